@@ -1,0 +1,25 @@
+"Read the package's metadata from settings.ini, its only home; pyproject.toml declares these fields dynamic."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=['='])
+config.read(here/'settings.ini', encoding='utf-8')
+meta = config['DEFAULT']
+
+
+def lines(name): return [o.strip() for o in meta[name].splitlines() if o.strip()]
+
+
+setup(
+    version=meta['version'], description=meta['description'], keywords=meta['keywords'].split(),
+    author=meta['author'], license=meta['license'],
+    python_requires=f">={meta['min_python']},<{meta['max_python']}",
+    classifiers=[f"Development Status :: {meta['status']}", 'Intended Audience :: Science/Research',
+                 'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Medical Science Apps.'],
+    install_requires=lines('requirements'), extras_require={'dev': lines('dev_requirements')},
+    packages=find_packages(include=['radinet_nb', 'radinet_nb.*']), package_data={'radinet_nb': ['**/*.csv', '**/*.j2', '**/*.css']},
+    entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['radinet_nb = radinet_nb._modidx:d']},
+)
