@@ -6,11 +6,12 @@
 __all__ = ['PACKAGES', 'versions', 'commit', 'peak_memory', 'device_name', 'sync_folder', 'write_text', 'write_json', 'read_json',
            'OpenRun', 'Run', 'load_run', 'recorded', 'say_progress']
 
-# %% ../../nbs/data/runs.ipynb #a7470d67
+# %% ../../nbs/data/runs.ipynb #6365fa14
 import json, os, platform, shutil, subprocess, sys, time, uuid
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from tempfile import gettempdir
 
 import pandas as pd
 
@@ -85,7 +86,7 @@ def read_json(path:str|Path):
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as e: raise InputError(f'cannot be read as JSON ({type(e).__name__})', where=path) from None
 
-# %% ../../nbs/data/runs.ipynb #b8320227
+# %% ../../nbs/data/runs.ipynb #a6936bb5
 class OpenRun:
     "A run that is being written; `finish` gives it its name"
     def __init__(self,
@@ -95,9 +96,10 @@ class OpenRun:
         parents:list|tuple=(), # folders of the runs that this one read
         seed:int|None=None, # the one seed
     ):
-        self.out = Path(out) if out else Path(os.environ.get('TMPDIR', '/tmp' if os.name == 'posix' else '.'))/f'radinet-{uuid.uuid4().hex[:8]}'
+        self.out = Path(out) if out else Path(gettempdir())/f'radinet-{uuid.uuid4().hex[:8]}'
         if (self.out/'record.json').exists():
-            raise InputError('a finished run stands here and is never written over', where=self.out, mend='name another folder or move it away')
+            raise InputError('a finished run stands here and is never written over', where=self.out,
+                             mend='name another folder or move it away')
         self.folder = self.out.with_name(f'.{self.out.name}.partial-{os.getpid()}')
         if self.folder.exists(): shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
