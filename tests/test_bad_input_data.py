@@ -1,0 +1,64 @@
+"Bad input to the room data: one clear line each, nothing half-written, nobody identified"
+import pandas as pd
+import pytest
+
+from radinet_nb.data.studies import check_disjoint, read_studies, split_studies, study_table, validate, whole_file
+from radinet_nb.errors import InputError
+
+rows = pd.DataFrame(dict(patient=['a', 'b', 'c'], body_part='wrist', label=[1, 0, 0], path=['/x/1.png', '/x/2.png', '/x/3.png']))
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(label=[1, 7, 0]), 'row 1, column label: 7 is not one of 0, 1'),
+    (dict(label=[1, 'yes', 0]), "row 1, column label: 'yes' is not of type Int8"),
+    (dict(label=[1, .5, 0]), 'row 1, column label: 0.5 is not of type Int8'),
+    (dict(patient=['a', None, 'c']), 'row 1, column patient: an empty cell is not allowed'),
+    (dict(patient=['a', ' ', 'c']), 'row 1, column patient: a value is empty'),
+    (dict(body_part='knee'), "row 0, column body_part: 'knee' is not one of finger"),
+    (dict(view='side'), "row 0, column view: 'side' is not one of frontal"),
+    (dict(age=[1, 2, 230]), 'row 2, column age: 230.0 is no age'),
+    (dict(sex='female'), "row 0, column sex: 'female' is not one of F, M"),
+    (dict(date=['2020-01-01', '2020-02-02', 'last week']), 'row 2, column date: a value is not of type datetime'),
+    (dict(boxes='[[3, 1, 2, 9]]'), 'row 0, column boxes: a value is no JSON list of boxes'),
+    (dict(boxes='{'), 'row 0, column boxes'),
+    (dict(split='training'), "'training' is not one of train, valid, test"),
+    (dict(path='/x/1.png'), 'row 0, column path: a value stands there twice'),
+    (dict(path=['/x/1.png', None, '/x/2.png']), 'row 1, column path: an empty cell'),
+])
+def test_a_bad_value_is_one_line_with_row_and_column(change, message):
+    with pytest.raises(InputError) as e: study_table(rows.assign(**change), where='table.csv')
+    assert message in str(e.value) and str(e.value).startswith('table.csv: ') and '\n' not in str(e.value)
+
+
+def test_errors_show_no_identifier():
+    bad = rows.assign(patient=['Roe^Jane', 'Roe^Jane', None], report='Jane Roe, born 1970', label=9, study='Jane')
+    with pytest.raises(InputError) as e: study_table(bad)
+    assert 'Jane' not in str(e.value) and '1970' not in str(e.value)
+
+
+def test_missing_patients_are_refused_until_a_grouping_is_named():
+    with pytest.raises(InputError, match='name the column to group by'): study_table(rows.drop(columns='patient'))
+    assert set(study_table(rows.drop(columns='patient').assign(dupgroup=[1, 2, 2]), group='dupgroup').grouping) == {'dupgroup'}
+
+
+def test_tables_that_are_none(tmp_path):
+    with pytest.raises(InputError, match='no rows'): study_table(rows.iloc[:0])
+    with pytest.raises(InputError, match='column collection is missing'): validate(rows.drop(columns='patient'))
+    with pytest.raises(InputError, match='is a data frame, not a list'): validate([])
+    with pytest.raises(InputError, match='no such file'): read_studies(tmp_path/'x.parquet')
+    (tmp_path/'x.parquet').write_text('not parquet')
+    with pytest.raises(InputError, match='not a parquet file'): read_studies(tmp_path/'x.parquet')
+
+
+def test_splits_that_cannot_be():
+    cohort = study_table(rows)
+    with pytest.raises(InputError, match='add up to 1'): split_studies(cohort, shares=(.8, .3, .1))
+    with pytest.raises(InputError, match='patients cannot fill'): split_studies(cohort.iloc[:2])
+    with pytest.raises(InputError, match='no column age_group'): split_studies(cohort, stratify=['age_group'])
+    with pytest.raises(InputError, match='has no column dupgroup'): check_disjoint(cohort, by=['dupgroup'])
+
+
+def test_a_writer_that_dies_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), whole_file(tmp_path/'a.txt') as tmp:
+        tmp.write_text('half'); raise RuntimeError
+    assert not list(tmp_path.iterdir())
