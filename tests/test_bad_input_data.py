@@ -1,7 +1,12 @@
 "Bad input to the room data: one clear line each, nothing half-written, nobody identified"
+import warnings
+
+import numpy as np
 import pandas as pd
 import pytest
+from dicom_files import write_dicom
 
+from radinet_nb.data.dicom import read_dicom, read_header
 from radinet_nb.data.studies import check_disjoint, read_studies, split_studies, study_table, validate, whole_file
 from radinet_nb.errors import InputError
 
@@ -62,3 +67,52 @@ def test_a_writer_that_dies_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), whole_file(tmp_path/'a.txt') as tmp:
         tmp.write_text('half'); raise RuntimeError
     assert not list(tmp_path.iterdir())
+
+
+ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+
+@pytest.mark.parametrize('tags, message', [
+    (dict(Rows=100, Columns=100), 'cannot be decoded'),
+    (dict(Rows=60000, Columns=60000), 'claims 60000 x 60000 pixels'),
+    (dict(NumberOfFrames='7'), 'holds 7 frames'),
+    (dict(PhotometricInterpretation='RGB', SamplesPerPixel=3), 'is a color image'),
+    (dict(BitsAllocated=32), 'unknown depth'),
+    (dict(BitsStored=0), 'unknown depth'),
+    (dict(Rows=None), 'states no size'),
+    (dict(PixelSpacing=['9', '1']), 'times as high as wide'),
+    (dict(RescaleSlope='1e999'), 'no numbers'),
+])
+def test_a_dicom_file_that_cannot_be_used_says_why(tags, message, tmp_path):
+    with pytest.raises(InputError, match=message) as e: read_dicom(write_dicom(tmp_path/'Roe_Jane.dcm', ramp, **tags))
+    assert 'Jane' not in str(e.value) and 'MRN' not in str(e.value)
+
+
+def damaged(data, rng):
+    "One of the ways in which files come to harm"
+    data, kind, at = bytearray(data), rng.integers(4), int(rng.integers(132, 900))
+    if kind == 0: del data[rng.integers(len(data)):]
+    if kind == 1:
+        for o in rng.integers(0, len(data), 20): data[o] ^= 1 << rng.integers(8)
+    if kind == 2: data[at:at+4] = b'\xff\xff\xff\x7f'
+    if kind == 3: del data[at:at+int(rng.integers(1, 60))]
+    return bytes(data)
+
+
+def test_damaged_files_give_an_image_or_one_clear_line(tmp_path, capfd):
+    import pydicom
+    rng = np.random.default_rng(0)
+    sources = [write_dicom(tmp_path/f's{i}', ramp, **kw).read_bytes() for i,kw in enumerate([
+        {}, dict(compress=pydicom.uid.RLELossless), dict(syntax=pydicom.uid.DeflatedExplicitVRLittleEndian),
+        dict(syntax=pydicom.uid.ImplicitVRLittleEndian)])]
+    good = bad = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for i in range(200):
+            file = tmp_path/'damaged'
+            file.write_bytes(damaged(sources[i % 4], rng))
+            try: assert read_dicom(file).dtype == np.uint8; read_header(file, b'key'); good += 1
+            except InputError as e: assert '\n' not in str(e) and 'Jane' not in str(e); bad += 1
+    assert good+bad == 200 and min(good, bad) > 20
+    out = capfd.readouterr()
+    assert 'Jane' not in out.out+out.err and 'MRN' not in out.out+out.err

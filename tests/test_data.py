@@ -1,13 +1,20 @@
 "The room data: properties of splits and fingerprints, and the reading of real collections where they are at hand"
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
+from dicom_files import write_dicom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from radinet_nb.data.dicom import pad_resize, read_dicom, read_header
 from radinet_nb.data.studies import check_disjoint, columns, read_studies, split_studies, splits, study_table, validate, write_studies
 from radinet_nb.errors import InputError
 
+real = Path(os.environ.get('RADINET_DATA', Path(__file__).resolve().parents[2]/'shared'/'data'))
 views = st.tuples(st.integers(0, 30), st.integers(0, 2), st.sampled_from(['wrist', 'hand', 'elbow']), st.sampled_from([0, 1, None]))
 
 
@@ -53,3 +60,60 @@ def test_tables_survive_the_disk(tmp_path):
     back = read_studies(tmp_path/'a'/'studies.parquet')
     pd.testing.assert_frame_equal(back, cohort)
     assert list(back) == [*columns, 'side']
+
+
+ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+syntaxes = dict(implicit=dict(syntax=pydicom.uid.ImplicitVRLittleEndian), explicit=dict(syntax=pydicom.uid.ExplicitVRLittleEndian),
+                big=dict(syntax=pydicom.uid.ExplicitVRBigEndian), deflated=dict(syntax=pydicom.uid.DeflatedExplicitVRLittleEndian),
+                rle=dict(compress=pydicom.uid.RLELossless), j2k=dict(compress=pydicom.uid.JPEG2000Lossless))
+
+
+@pytest.mark.parametrize('name', syntaxes)
+def test_every_transfer_syntax_gives_the_same_pixels(name, tmp_path):
+    file = write_dicom(tmp_path/'x', ramp, BitsStored=12, HighBit=11, **syntaxes[name])
+    assert pydicom.dcmread(file).file_meta.TransferSyntaxUID == (syntaxes[name].get('compress') or syntaxes[name]['syntax'])
+    assert (read_dicom(file) == (ramp/4095*255+.5).astype(np.uint8)).all()
+
+
+def test_signed_rescaled_inverted_and_windowed_pixels_agree_with_pydicom(tmp_path):
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        px = rng.integers(-2000, 2000, (40, 50)).astype(np.int16)
+        slope, start = rng.choice([.5, 1, 3]), rng.integers(-500, 500)
+        file = write_dicom(tmp_path/f'{i}', px, BitsStored=12, HighBit=11, RescaleSlope=str(slope), RescaleIntercept=str(start),
+                           WindowCenter=str(rng.integers(-900, 900)), WindowWidth=str(rng.integers(1, 3000)),
+                           VOILUTFunction=['LINEAR', 'LINEAR_EXACT', 'SIGMOID'][i % 3], PhotometricInterpretation=f'MONOCHROME{1+i % 2}')
+        ds = pydicom.dcmread(file)
+        gray = (apply_voi_lut(apply_modality_lut(ds.pixel_array, ds), ds)-(-2048*slope+start))/(4095*slope)
+        assert np.abs(read_dicom(file)-(gray if i % 2 else 1-gray)*255).max() <= .51
+
+
+def test_a_voi_lut_is_honored(tmp_path):
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+    file, lut = write_dicom(tmp_path/'x', ramp, BitsStored=12, HighBit=11), Dataset()
+    lut.LUTDescriptor, lut.LUTData = [4096, 0, 8], [int((i/4095)**2*255) for i in range(4096)]
+    lut['LUTDescriptor'].VR, lut['LUTData'].VR = 'US', 'US'
+    ds = pydicom.dcmread(file); ds.VOILUTSequence = Sequence([lut]); ds.save_as(file)
+    assert (read_dicom(file).ravel() == lut.LUTData).all()
+
+
+def test_real_files_decode_and_agree_between_codecs():
+    if not (real/'dicom').is_dir(): pytest.skip(f'no real DICOM files at {real}/dicom: set RADINET_DATA')
+    images = {f.stem: read_dicom(f) for f in (real/'dicom').glob('*.dcm') if f.stem != 'RG2_JPLY'}
+    assert len(images) == 9 and all(i.std() > 20 for i in images.values())
+    assert (images['RG2_JPLL'] == images['RG2_JLSL']).all()
+    assert np.abs(images['RG3_J2KI'].astype(int)-images['RG3_J2KR']).mean() < 1
+    with pytest.raises(InputError, match='cannot be decoded'): read_dicom(real/'dicom'/'RG2_JPLY.dcm')
+    facts = read_header(real/'dicom'/'HAND_NM_Kakadu44_SOTmarkerincons.dcm', b'key')
+    assert (facts['body_part'], facts['view']) == ('hand', 'frontal')
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(8, 64))
+def test_padding_keeps_the_aspect(h, w, size):
+    out = pad_resize(np.full((h, w), 255, dtype=np.uint8), size)
+    rows, cols = (out > 0).any(1).sum(), (out > 0).any(0).sum()
+    assert out.shape == (size, size) and max(rows, cols) == size
+    assert abs(rows-max(1, h*size/max(h, w))) <= 1 and abs(cols-max(1, w*size/max(h, w))) <= 1
