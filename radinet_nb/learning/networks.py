@@ -6,8 +6,8 @@
 __all__ = ['HEADS', 'densenet51', 'build', 'without_classifier', 'features_of', 'dense_head', 'Network', 'resolutions', 'blocks',
            'save_weights', 'load_weights', 'carry', 'imagenet_weights']
 
-# %% ../../nbs/learning/networks.ipynb #25155796
-import difflib, pickle, re
+# %% ../../nbs/learning/networks.ipynb #ca76a4d4
+import difflib, json, pickle, re
 from pathlib import Path
 
 import torch
@@ -133,16 +133,16 @@ def blocks(
     names = ['stem', *(f'block{i}' for i in range(1, len(res)))]
     return dict(zip(names, res, strict=True)) | {'head': list(network.head.parameters())}
 
-# %% ../../nbs/learning/networks.ipynb #8f754bd5
+# %% ../../nbs/learning/networks.ipynb #05f39540
 def save_weights(
     model:nn.Module, # any module
     path:str|Path, # ends in `.safetensors`
-    **facts, # strings that explain the file: backbone, classes, task
+    **facts, # what explains the file: backbone, classes, task
 ):
-    "Write the parameters and buffers of `model`, with `facts` in the header"
+    "Write the parameters and buffers of `model`, with `facts` as JSON under one key of the header: several keys would come in any order"
     from safetensors.torch import save_file
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    save_file(state, path, metadata={k: str(v) for k, v in facts.items()})
+    save_file(state, path, metadata={'radinet_nb': json.dumps(facts, sort_keys=True)})
 
 # %% ../../nbs/learning/networks.ipynb #83d6f750
 def load_weights(
