@@ -116,3 +116,33 @@ def test_damaged_files_give_an_image_or_one_clear_line(tmp_path, capfd):
     assert good+bad == 200 and min(good, bad) > 20
     out = capfd.readouterr()
     assert 'Jane' not in out.out+out.err and 'MRN' not in out.out+out.err
+
+
+def test_collections_that_are_not_there(tmp_path):
+    from radinet_nb.data.collections import read_collection, sources
+    (tmp_path/'empty').mkdir()
+    for name in sources:
+        options = dict(grouping='image') if name in ('fracatlas', 'mednist', 'classes') else dict(key=b'k'*16) if name == 'hospital' else {}
+        with pytest.raises(InputError, match='there is no such folder'): read_collection(name, tmp_path/'none', **options)
+        with pytest.raises(InputError, match='the folder is empty'): read_collection(name, tmp_path/'empty', **options)
+    with pytest.raises(InputError, match='did you mean fracatlas'): read_collection('fracatlass', tmp_path)
+    with pytest.raises(InputError, match='no patient ids'): read_collection('fracatlas', tmp_path)
+
+
+def test_a_hospital_export_loses_nothing_and_names_nobody(tmp_path):
+    from radinet_nb.data.collections import read_hospital
+    export = tmp_path/'export'
+    for i in range(6):
+        write_dicom(export/f'{i}', ramp, StudyInstanceUID=f'1.2.{i//2}', PatientID=f'MRN{i//4}', StudyDate='20210304', PatientAge='095Y')
+    write_dicom(export/'nobody', ramp, PatientID=None); write_dicom(export/'film', ramp, NumberOfFrames='3')
+    write_dicom(export/'twice', ramp, StudyInstanceUID='1.2.0', PatientID='MRN9')
+    (export/'readme.txt').write_text('for Jane Roe')
+    (export/'labels.csv').write_text('StudyInstanceUID,fracture\n1.2.0,1\n1.2.1,\n1.2.2,0\n')
+    (export/'reports.csv').write_text('StudyInstanceUID,report\n1.2.0,"Roe, Jane (MRN0) on 4.3.2021 seen by Dr. Smith: fracture of the radius"\n')
+    studies, quarantine, account = read_hospital(export, tmp_path/'key')
+    assert account['used']+account['quarantined'] == account['files'] == 10
+    assert sorted(quarantine.reason) == ['has no patient id', 'holds 3 frames', 'is no DICOM file']
+    assert account['studies_under_two_patients'] == 1 and studies.groupby('study').patient.nunique().max() == 1
+    assert studies.label.isna().sum() == 2 and studies.age.max() == 90
+    text = studies.drop(columns='path').to_csv()
+    assert not any(o in text for o in ('Roe', 'Jane', 'MRN', '1.2.', '2021', 'Smith')) and 'fracture of the radius' in text

@@ -5,12 +5,10 @@
 # %% auto #0
 __all__ = ['view_words', 'part_words', 'modalities', 'is_dicom', 'silent', 'inflate', 'read_dataset', 'claimed_size',
            'check_image', 'stored_pixels', 'window_of', 'windowed', 'padding_of', 'look_up', 'modality_values',
-           'gray_table', 'square_pixels', 'to_image', 'read_dicom', 'keyed_hash', 'word_meant', 'day', 'age_of',
-           'header_facts', 'read_header', 'pad_resize']
+           'gray_table', 'square_pixels', 'to_image', 'read_dicom', 'word_meant', 'day', 'age_of', 'header_facts',
+           'read_header', 'names_in', 'pad_resize']
 
-# %% ../../nbs/data/dicom.ipynb #584a8224
-import hashlib
-import hmac
+# %% ../../nbs/data/dicom.ipynb #3e878737
 import logging
 import re
 import struct
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .identity import keyed_hash
 from ..errors import InputError
 
 # %% ../../nbs/data/dicom.ipynb #ad094401
@@ -108,14 +107,15 @@ def claimed_size(
         at += 2+size
     return None
 
-# %% ../../nbs/data/dicom.ipynb #a2fb646e
+# %% ../../nbs/data/dicom.ipynb #e5d603e6
 def check_image(
     ds, # a pydicom data set
     max_pixels:int=64_000_000, # a larger image is refused
+    pixels:bool=True, # check what the pixel data itself states, too
 ):
     "Raise `InputError` unless the header describes one gray image that can be decoded in bounded memory"
-    if 'PixelData' not in ds: raise InputError('holds no image', mend='leave it out')
     rows, cols, frames = (int(ds.get(k) or d) for k,d in (('Rows', 0), ('Columns', 0), ('NumberOfFrames', 1)))
+    if 'Rows' not in ds and 'PixelData' not in ds: raise InputError('holds no image', mend='leave it out')
     gray, bits = str(ds.get('PhotometricInterpretation', '')), int(ds.get('BitsAllocated') or 0)
     if not gray.startswith('MONOCHROME') or int(ds.get('SamplesPerPixel') or 1) != 1:
         raise InputError('is a color image', mend='radiographs are MONOCHROME1 or MONOCHROME2: leave it out')
@@ -124,6 +124,8 @@ def check_image(
     if rows*cols > max_pixels: raise InputError(f'claims {rows} x {cols} pixels', mend=f'more than {max_pixels} are refused')
     if bits not in (8, 16) or not 1 <= int(ds.get('BitsStored') or 0) <= bits:
         raise InputError('has pixels of an unknown depth', mend='8 to 16 bits are read')
+    if not pixels: return
+    if 'PixelData' not in ds: raise InputError('holds no image', mend='leave it out')
     if not ds.file_meta.TransferSyntaxUID.is_encapsulated: return
     from pydicom.encaps import generate_frames
     inside = claimed_size(next(generate_frames(ds.PixelData, number_of_frames=1)))
@@ -254,15 +256,6 @@ def read_dicom(
     "Read a DICOM radiograph as 8-bit gray; `InputError` with the reason where that cannot be done"
     return to_image(read_dataset(path), window, max_pixels)
 
-# %% ../../nbs/data/dicom.ipynb #53496fa1
-def keyed_hash(
-    key:bytes, # the hospital's secret
-    kind:str, # what is hashed: the same text as patient and as study gives two hashes
-    text:str, # an identifier
-)->str: # 16 hexadecimal digits
-    "An identifier's pseudonym"
-    return hmac.new(key, f'{kind}\0{text.strip()}'.encode(), hashlib.sha256).hexdigest()[:16]
-
 # %% ../../nbs/data/dicom.ipynb #6afe3af5
 view_words = dict(frontal='ap pa dp frontal front dorsopalmar anteroposterior posteroanterior dorsovolar',
                   lateral='lat lateral ll rl ml lm profile mediolateral lateromedial',
@@ -327,14 +320,23 @@ def header_facts(
         side=next((o.upper() for o in side if o.upper() in ('L', 'R', 'B')), None), modality=word_meant(text('Modality'), modalities, None),
         burned_in=text('BurnedInAnnotation')[0].upper() == 'YES')
 
-# %% ../../nbs/data/dicom.ipynb #0586c35f
+# %% ../../nbs/data/dicom.ipynb #e58f4c0a
 def read_header(
     path, # a DICOM file
     key:bytes, # for the pseudonyms
 )->dict:
-    "The allowed facts of a file's header"
+    "The allowed facts of a file's header; `InputError` where it describes no radiograph that could be read"
     ds = read_dataset(path, pixels=False)
-    with silent('the header cannot be read'): return header_facts(ds, key)
+    with silent('the header cannot be read'):
+        check_image(ds, pixels=False)
+        return header_facts(ds, key)
+
+# %% ../../nbs/data/dicom.ipynb #5b319a6a
+def names_in(ds)->set:
+    "Names and identifiers in a header: of everybody, the patient first"
+    ids = 'PatientID OtherPatientIDs AccessionNumber StudyID InstitutionName InstitutionAddress PatientAddress PatientTelephoneNumbers'.split()
+    found = [e.value for e in ds if e.VR == 'PN'] + [ds.get(k) for k in ids]
+    return {str(o) for v in found if v for o in (v if isinstance(v, list | tuple) else [v])}
 
 # %% ../../nbs/data/dicom.ipynb #c02b4b94
 def pad_resize(
