@@ -45,7 +45,7 @@ def teller():
         else: console.print(line)
     return tell
 
-# %% ../nbs/cli.ipynb #86a79d2d
+# %% ../nbs/cli.ipynb #4d7d7850
 @app.command()
 def reproduce(
     profile:Annotated[str, typer.Option(help='smoke, demo, open or paper')]='demo',
@@ -60,8 +60,8 @@ def reproduce(
 ):
     "Bring a profile up to date: run what is stale, and end with the report."
     from radinet_nb.reproduce import reproduce as bring_up_to_date
-    last = bring_up_to_date(profile, only, pairs(data, '--data'), general, pairs(settings, '--set', as_yaml=True), jobs, dry_run or why, runs,
-                            tell=teller())
+    last = bring_up_to_date(profile, only, pairs(data, '--data'), general, pairs(settings, '--set', as_yaml=True), jobs, dry_run or why,
+                            runs, tell=teller())
     report = last/'report.html'
     if report.exists(): print(f'report: {report}')
 

@@ -174,19 +174,22 @@ def make_plan(
         if k not in keep: keep.add(k); wanted += nodes[k].before()
     return {k: v for k, v in nodes.items() if k in keep}
 
-# %% ../nbs/plan.ipynb #64ad483b
+# %% ../nbs/plan.ipynb #30fe8c2d
 def code_of(
     notebook:Path, # path of an .ipynb
     root:Path, # the checkout
 )->list[Path]: # library modules, sorted
     "The modules of `radinet_nb` that a notebook imports, directly or through each other"
-    text = '\n'.join(''.join(c['source']) for c in read_json(notebook)['cells'] if c['cell_type'] == 'code')
-    seen, todo = set(), [text]
+    cells = [''.join(c['source']) for c in read_json(notebook)['cells'] if c['cell_type'] == 'code']
+    seen, todo = set(), [(o, root) for cell in cells for o in re.findall(r'^\s*(?:from|import)\s+(\w[\w.]*)', cell, flags=re.M)]
     while todo:
-        for name in re.findall(r'^\s*(?:from|import)\s+(radinet_nb[.\w]*)', todo.pop(), flags=re.M):
-            path = root.joinpath(*name.split('.')).with_suffix('.py')
-            if path not in seen and path.is_file(): seen.add(path); todo.append(path.read_text(encoding='utf-8'))
-    return sorted(seen)
+        name, at = todo.pop()
+        path = at.joinpath(*name.split('.')).with_suffix('.py')
+        if path in seen or not path.is_file(): continue
+        seen.add(path)
+        for dots, name in re.findall(r'^\s*(?:from|import)\s+(\.*)(\w[\w.]*)', path.read_text(encoding='utf-8'), flags=re.M):
+            todo.append((name, path.parents[len(dots) - 1] if dots else root))
+    return sorted(o for o in seen if root/'radinet_nb' in o.parents)
 
 def code_hash(notebook:Path, root:Path)->str:
     "One hash over all library code behind a notebook"

@@ -6,7 +6,7 @@
 __all__ = ['mura_path', 'suffixes', 'sources', 'Reading', 'quarantine_table', 'need', 'need_files', 'read_csv', 'need_grouping',
            'mura_files', 'read_mura', 'coco_boxes', 'yolo_boxes', 'upright_size', 'fracatlas_boxes', 'one_of',
            'fracatlas_groups', 'read_fracatlas', 'read_grazpedwri', 'read_classes', 'read_mednist', 'hospital_values',
-           'merge_people', 'hospital_table', 'header_row', 'read_hospital', 'Source', 'read_collection',
+           'merge_people', 'hospital_table', 'header_row', 'hospital_key', 'read_hospital', 'Source', 'read_collection',
            'join_collections']
 
 # %% ../../nbs/data/collections.ipynb #a85faf73
@@ -329,6 +329,18 @@ def header_row(path, key:bytes, seen:set)->dict:
         if facts['image'] in seen: raise InputError('holds the same image id as another file', mend='leave one out')
         seen.add(facts['image'])
         return facts | dict(path=str(path), names=names_in(ds))
+
+# %% ../../nbs/data/collections.ipynb #a20abf3f
+def hospital_key(
+    path, # folder of an export
+    key:str='', # key file
+)->str|bytes: # what `read_hospital` takes
+    "The key file of a real export, which must be named; a synthetic export has nobody to hide and gets a public key, so that its ids repeat"
+    from radinet_nb.data.dicom import is_dicom, is_synthetic
+    if key: return key
+    first = next((f for f in sorted(Path(path).rglob('*')) if f.is_file() and is_dicom(f)), None)
+    if first is not None and is_synthetic(first): return b'a synthetic hospital'
+    raise InputError('a hospital export needs a key file for its pseudonyms', path, 'name one that stays in the hospital; it is made if there is none')
 
 # %% ../../nbs/data/collections.ipynb #0b080ce5
 def read_hospital(

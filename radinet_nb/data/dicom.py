@@ -6,7 +6,7 @@
 __all__ = ['view_words', 'part_words', 'modalities', 'is_dicom', 'silent', 'inflate', 'read_dataset', 'claimed_size',
            'check_image', 'stored_pixels', 'window_of', 'windowed', 'padding_of', 'look_up', 'modality_values',
            'gray_table', 'square_pixels', 'to_image', 'read_dicom', 'word_meant', 'day', 'age_of', 'header_facts',
-           'read_header', 'names_in', 'pad_resize']
+           'is_synthetic', 'read_header', 'names_in', 'pad_resize']
 
 # %% ../../nbs/data/dicom.ipynb #3e878737
 import logging
@@ -319,6 +319,13 @@ def header_facts(
         view=word_meant(text('ViewPosition')+said, view_words), body_part=word_meant(text('BodyPartExamined')+said, part_words),
         side=next((o.upper() for o in side if o.upper() in ('L', 'R', 'B')), None), modality=word_meant(text('Modality'), modalities, None),
         burned_in=text('BurnedInAnnotation')[0].upper() == 'YES')
+
+# %% ../../nbs/data/dicom.ipynb #a4b09cbc
+def is_synthetic(
+    path, # a DICOM file
+)->bool:
+    "Does the file say of itself that no patient was imaged (Synthetic Data, 0008,001C)"
+    return str(read_dataset(path, pixels=False).get('SyntheticData') or '').upper() == 'YES'
 
 # %% ../../nbs/data/dicom.ipynb #e58f4c0a
 def read_header(
