@@ -87,7 +87,7 @@ def rows_for(
                              mend='use more studies, or other shares')
     return res
 
-# %% ../../nbs/learning/transfer.ipynb #8f2dd1be
+# %% ../../nbs/learning/transfer.ipynb #39207868
 LEARNED = ['collection', 'patient', 'study', 'path', 'split'] # what a run tells the stages after it, so that none is tested on what it saw
 
 def start_from(
@@ -101,7 +101,7 @@ def start_from(
     if Path(source).is_dir():
         run = load_run(source)
         learned, source = run.table('learned.parquet'), run.weights
-        check_disjoint(learned, rows)
+        if len(learned): check_disjoint(learned, rows) # a general start has learned from nobody
     return carry(network, load_weights(source), where=str(source)), learned
 
 # %% ../../nbs/learning/transfer.ipynb #0f0a5ceb
