@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'ratio', 'count_metrics', 'wilson', 'rank_metrics', 'arrays', 'choose_threshold', 'draw_clusters',
            'measure', 'undefined', 'edge_interval', 'bootstrap', 'percentile_interval', 'interval', 'evaluate',
            'matched', 'compare', 'class_metrics', 'class_arrays', 'evaluate_classes', 'aggregate', 'calibration_curve',
-           'calibration_line']
+           'calibration_line', 'roc_band']
 
 # %% ../../nbs/analysis/metrics.ipynb #bdd30d45
 import numpy as np
@@ -424,3 +424,37 @@ def calibration_line(
         b += step*min(1, 2/np.abs(step).max())  # a bounded step cannot overshoot far
         if np.abs(step).max()<1e-10: return dict(intercept=float(b[0]), slope=float(b[1]), note='')
     return dict(**bad, note='did not converge')
+
+# %% ../../nbs/analysis/metrics.ipynb #0bf49879
+def roc_band(
+    predictions:pd.DataFrame, # one run
+    cluster='patient', # column of what was drawn independently
+    resamples:int=500, # bootstrap draws
+    confidence:float=0.95, # at each rate
+    seed:int=0, # same seed, same band
+    steps:int=101, # rates from 0 to 1
+)->pd.DataFrame: # fpr, tpr, low, high: NaN where a class is absent
+    "ROC curve on an even grid of false positive rates, with a band by clustered bootstrap"
+    y, p, codes = arrays(predictions, cluster)
+    grid = np.linspace(0, 1, steps)
+    blank = pd.DataFrame(dict(fpr=grid, tpr=np.nan, low=np.nan, high=np.nan))
+    if len(set(y))<2: return blank
+    order = np.argsort(-p, kind='stable')
+    # a curve has one corner a distinct score; ties are a diagonal
+    ends, y, codes = np.flatnonzero(np.r_[np.diff(p[order])!=0, True]), y[order], codes[order]
+    def curves(w):
+        w = np.take(w, codes, axis=1)
+        res = []
+        for pos, neg in zip(np.cumsum(w*y, axis=1)[:,ends], np.cumsum(w*(1-y), axis=1)[:,ends], strict=True):
+            if pos[-1]==0 or neg[-1]==0: res.append(np.full(steps, np.nan)); continue
+            # where the curve climbs straight up, a rate has its highest point
+            fpr, tpr = np.r_[0, neg/neg[-1]], np.r_[0, pos/pos[-1]]
+            last = np.r_[np.diff(fpr)>0, True]
+            res.append(np.interp(grid, fpr[last], tpr[last]))
+        return dict(tpr=np.array(res))
+    tpr = curves(np.ones((1, codes.max()+1)))['tpr'][0]
+    draws = bootstrap(curves, codes.max()+1, len(y), resamples, seed)['tpr'] if codes.max()>0 and resamples else np.full((1, steps), np.nan)
+    draws = draws[~np.isnan(draws).any(axis=1)]
+    if not len(draws): return blank.assign(tpr=tpr)
+    low, high = np.quantile(draws, [(1-confidence)/2, (1+confidence)/2], axis=0)
+    return blank.assign(tpr=tpr, low=low, high=high)

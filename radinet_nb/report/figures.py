@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'MARKERS', 'HATCHES', 'LABELS', 'style', 'synthetic_mark', 'finish', 'plain_name', 'save_figure', 'cell',
-           'save_table', 'tex', 'performance_figure', 'performance_key', 'loss_figure']
+           'save_table', 'tex', 'performance_figure', 'performance_key', 'loss_figure', 'region_name', 'venn_figure',
+           'upset_figure', 'roc_figure', 'confusion_figure']
 
 # %% ../../nbs/report/figures.ipynb #0dbfe3cf
 import re
@@ -204,4 +205,123 @@ def loss_figure(
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         ax.grid(axis='y'); ax.set_axisbelow(True)
         ax.legend(title='| a new phase begins' if any('phase' in o for o in histories.values()) else None)
+        return finish(fig, synthetic)
+
+# %% ../../nbs/report/figures.ipynb #1ec98edb
+def region_name(
+    row, # of `regions`: one bool an agent
+    agents, # names
+)->str:
+    "Which agents erred, in words"
+    if len(agents)>1 and all(row[o] for o in agents): return f'all {len(agents)}'
+    return ' + '.join(o.replace('_', ' ') for o in agents if row[o])
+
+# %% ../../nbs/report/figures.ipynb #d766be46
+def venn_figure(
+    parts:pd.DataFrame, # from analysis.readers.regions: one bool column an agent, cases, D
+    shares:pd.DataFrame, # from analysis.readers.difficulty_share: agent, errors, R, D
+    synthetic:bool=False, # write so on its face
+):
+    "Misclassified cases of two or three agents, with D and R (karam2021, Fig. 15)"
+    from matplotlib_venn import venn2, venn3
+    agents = [o for o in parts if o not in ('cases', 'D')]
+    if len(agents) not in (2, 3): raise InputError(f'{len(agents)} agents', where='venn_figure', mend='two or three; see upset_figure')
+    draw = venn2 if len(agents)==2 else venn3
+    count = {''.join('01'[bool(row[o])] for o in agents): int(row.cases) for _,row in parts.iterrows()}
+    with style():
+        fig, (ax, right) = plt.subplots(1, 2, figsize=(7, 3.4), width_ratios=(1.15, 1))
+        by = shares.set_index('agent')
+        labels = [f'{o.replace("_", " ")}\nD = {cell(by.D[o], 2)}, R = {cell(by.R[o], 2)}' for o in agents]
+        names = [f'{i:0{len(agents)}b}' for i in range(1, 2**len(agents))]
+        # drawn with one case a region, so that circles are equal and an empty region keeps its place for a 0
+        v = draw(dict.fromkeys(names, 1), labels, COLORS[:len(agents)], alpha=.35, ax=ax)
+        for o in names: v.get_label_by_id(o).set_text(str(count.get(o, 0)))
+        for text in [*v.set_labels, *v.subset_labels]: text.set_fontsize(8)
+        for o in v.patches: o.set(edgecolor='black', linewidth=.8)
+        total = int(parts.cases.sum())
+        rows = [[region_name(o, agents), str(int(o.cases)), cell(o.D, 2)] for _,o in parts.iterrows()] + [['any', str(total), '']]
+        right.axis('off')
+        box = right.table(rows, colLabels=['wrong for exactly', 'cases', 'D'], colWidths=[.66, .17, .17], cellLoc='left', loc='center')
+        box.auto_set_font_size(False); box.set_fontsize(8); box.scale(1, 1.25)
+        for (r, _), o in box.get_celld().items():
+            o.set(edgecolor='#b0b0b0', linewidth=.5, facecolor='#eeeeee' if r==0 else 'white')
+            o.PAD = .04
+        return finish(fig, synthetic)
+
+# %% ../../nbs/report/figures.ipynb #0ebc7822
+def upset_figure(
+    parts:pd.DataFrame, # from analysis.readers.regions
+    shares:pd.DataFrame, # from analysis.readers.difficulty_share
+    synthetic:bool=False, # write so on its face
+    most:int=24, # combinations drawn, the most frequent ones
+):
+    "Misclassified cases of any number of agents: exact combinations as bars over a matrix (karam2021, Fig. 15)"
+    agents, total = [o for o in parts if o not in ('cases', 'D')], int(parts.cases.sum())
+    drawn, by, x, y = parts[:most], shares.set_index('agent'), np.arange(len(parts[:most])), np.arange(len(agents))
+    with style():
+        fig, ((corner, top), (left, grid)) = plt.subplots(2, 2, figsize=(7, 1.9+.24*len(agents)), sharex='col', sharey='row',
+                                                          width_ratios=(1.25, 3), height_ratios=(1.5, .24*len(agents)))
+        corner.axis('off')
+        top.bar(x, drawn.cases, color='#404040', width=.62)
+        for i,n in enumerate(drawn.cases): top.text(i, n, str(int(n)), ha='center', va='bottom', fontsize=7)
+        top.set(ylabel='cases', ylim=(0, 1.15*drawn.cases.max() if len(drawn) else 1))
+        top.tick_params(axis='x', length=0)
+        top.tick_params(axis='y', labelleft=True)
+        member = drawn[agents].to_numpy(bool)
+        for j in y[::2]: grid.axhspan(j-.5, j+.5, color='#f0f0f0', zorder=0)
+        for i,m in enumerate(member):
+            grid.plot([i]*len(agents), y, 'o', color='#cccccc', markersize=4, zorder=1)
+            grid.plot([i]*m.sum(), y[m], 'o-', color='black', markersize=5.5, zorder=2)
+        grid.set(xticks=[], yticks=y, xlabel=f'exact combinations, {int(drawn.cases.sum())} of {total} misclassified cases')
+        left.barh(y, by.errors.reindex(agents), color=[COLORS[i%6] for i in y], edgecolor='black', linewidth=.6, height=.62)
+        left.invert_xaxis(); left.invert_yaxis()
+        left.set(yticks=y, yticklabels=[f'{o.replace("_", " ")}  D {cell(by.D[o], 2)}  R {cell(by.R[o], 2)}' for o in agents], xlabel='errors')
+        for ax in (grid, left): ax.tick_params(axis='y', length=0); ax.spines[['left', 'right']].set_visible(False)
+        return finish(fig, synthetic)
+
+# %% ../../nbs/report/figures.ipynb #595cd3b1
+def roc_figure(
+    curves:dict, # model -> frame fpr, tpr, low, high, from analysis.metrics.roc_band
+    points:pd.DataFrame|None=None, # reader, fpr, tpr, and fpr_low, fpr_high, tpr_low, tpr_high
+    synthetic:bool=False, # write so on its face
+    band:int=0, # index of the model whose band is drawn: one is legible, five are not
+):
+    "ROC curves of models, readers as points with intervals"
+    dashes = ('-', (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)))
+    with style():
+        fig, ax = plt.subplots(figsize=(7, 4.2))
+        ax.plot([0, 1], [0, 1], color='#b0b0b0', linewidth=.8, zorder=0)
+        for i,(model, c) in enumerate(curves.items()):
+            if i==band: ax.fill_between(c.fpr, c.low, c.high, color=COLORS[i%6], alpha=.25, linewidth=0, label=f'{model.replace("_", " ")}, 95 %')
+            ax.plot(c.fpr, c.tpr, color=COLORS[i%6], linestyle=dashes[i%6], label=model.replace('_', ' '))
+        for i,p in enumerate(points.itertuples() if points is not None else ()):
+            ax.vlines(p.fpr, p.tpr_low, p.tpr_high, color='black', linewidth=.8, zorder=3)
+            ax.hlines(p.tpr, p.fpr_low, p.fpr_high, color='black', linewidth=.8, zorder=3)
+            ax.plot(p.fpr, p.tpr, MARKERS[i%6], color='white', markeredgecolor='black', markersize=7, zorder=4, label=p.reader)
+        ax.set(xlim=(-.01, 1), ylim=(0, 1.01), aspect='equal', xlabel='1 - specificity (fraction)', ylabel='sensitivity (fraction)')
+        ax.legend(loc='center left', bbox_to_anchor=(1.02, .5))
+        return finish(fig, synthetic)
+
+# %% ../../nbs/report/figures.ipynb #fd759f4d
+def confusion_figure(
+    matrices:dict, # name -> counts (classes, classes): rows truth, columns calls
+    classes, # names in order
+    synthetic:bool=False, # write so on its face
+    across:int=4, # matrices a row
+):
+    "Confusion matrices with counts and shares of each true class"
+    down, k = -(-len(matrices)//across), len(classes)
+    with style():
+        fig, axes = plt.subplots(down, min(across, len(matrices)), figsize=(7, .5+2.1*down), squeeze=False, sharex=True, sharey=True)
+        for ax in axes.flat[len(matrices):]: ax.axis('off')
+        for ax, (name, m) in zip(axes.flat, matrices.items(), strict=False):
+            m = np.asarray(m)
+            share = np.divide(m, m.sum(1, keepdims=True), out=np.full(m.shape, np.nan), where=m.sum(1, keepdims=True)>0)
+            ax.imshow(np.nan_to_num(share), cmap='Greys', vmin=0, vmax=1.4)
+            for i,j in np.ndindex(m.shape):
+                dark = 'white' if share[i,j]>.75 else 'black'
+                ax.text(j, i, f'{m[i,j]}\n{"—" if np.isnan(share[i,j]) else f"{100*share[i,j]:.0f} %"}', ha='center', va='center', color=dark)
+            ax.set(title=name.replace('_', ' '), xticks=range(k), yticks=range(k), xticklabels=classes, yticklabels=classes)
+            ax.tick_params(length=0); ax.spines[:].set_visible(True)
+        fig.supxlabel('called', fontsize=8); fig.supylabel('truth', fontsize=8)
         return finish(fig, synthetic)
