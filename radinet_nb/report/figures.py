@@ -181,30 +181,35 @@ def performance_key(
         labels.append('hollow: published')
     return handles, labels
 
-# %% ../../nbs/report/figures.ipynb #e4906068
+# %% ../../nbs/report/figures.ipynb #f756660f
 def loss_figure(
-    histories:dict, # model -> history: epoch, train_loss, and phase and valid_loss where there are
+    histories, # frame model, epoch, train_loss, optionally seed and phase; or a dict of model -> history
     synthetic:bool=False, # write so on its face
     column:str='train_loss', # or valid_loss
 ):
     "Loss by epoch, one line a model (karam2021, Fig. 11)"
+    if isinstance(histories, dict): histories = pd.concat([v.assign(model=k) for k,v in histories.items()], ignore_index=True)
     dashes = ('-', (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)))
     with style():
         fig, ax = plt.subplots(figsize=(7, 3.2))
-        for i,(model,history) in enumerate(histories.items()):
+        for i,(model,history) in enumerate(histories.groupby('model', sort=False)):
             history = history.sort_values('epoch')
-            loss = history[column].to_numpy(float)
-            epoch, n = np.arange(1, len(loss)+1), len(loss)
-            look = dict(color=COLORS[i%6], marker=MARKERS[i%6], markevery=max(1, n//8), markeredgecolor='black', markeredgewidth=.5)
+            by_seed = history.assign(seed=history['seed'] if 'seed' in history else 0).pivot(index='epoch', columns='seed', values=column)
+            if by_seed.shape[1]>1: ax.plot(by_seed.index+1, by_seed, color=COLORS[i%6], linewidth=.5, alpha=.6)
+            # the mean ends where the first seed stops: after that it would be one of other seeds
+            mean = by_seed.dropna().mean(axis=1)
+            loss, epoch = mean.to_numpy(float), mean.index.to_numpy()+1
+            look = dict(color=COLORS[i%6], marker=MARKERS[i%6], markevery=max(1, len(loss)//8), markeredgecolor='black', markeredgewidth=.5)
             ax.plot(epoch, loss, linestyle=dashes[i%6], label=model.replace('_', ' '), **look)
             if 'phase' in history:
+                history = history.drop_duplicates('epoch').set_index('epoch').loc[mean.index]
                 new = np.flatnonzero((history.phase!=history.phase.shift()).to_numpy()[1:])+1
                 ax.plot(epoch[new]-.5, (loss[new-1]+loss[new])/2, '|', color='black', markersize=9)
         named = {'train_loss': 'training loss', 'valid_loss': 'validation loss'}.get(column, column)
         ax.set(xlabel='epoch', ylabel=f'{named} (cross-entropy, nats)', ylim=(0, None))
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         ax.grid(axis='y'); ax.set_axisbelow(True)
-        ax.legend(title='| a new phase begins' if any('phase' in o for o in histories.values()) else None)
+        ax.legend(title='| a new phase begins' if 'phase' in histories else None)
         return finish(fig, synthetic)
 
 # %% ../../nbs/report/figures.ipynb #1ec98edb
