@@ -253,7 +253,7 @@ def venn_figure(
             o.PAD = .04
         return finish(fig, synthetic)
 
-# %% ../../nbs/report/figures.ipynb #0ebc7822
+# %% ../../nbs/report/figures.ipynb #5abce615
 def upset_figure(
     parts:pd.DataFrame, # from analysis.readers.regions
     shares:pd.DataFrame, # from analysis.readers.difficulty_share
@@ -278,7 +278,7 @@ def upset_figure(
             grid.plot([i]*len(agents), y, 'o', color='#cccccc', markersize=4, zorder=1)
             grid.plot([i]*m.sum(), y[m], 'o-', color='black', markersize=5.5, zorder=2)
         grid.set(xticks=[], yticks=y, xlabel=f'exact combinations, {int(drawn.cases.sum())} of {total} misclassified cases')
-        left.barh(y, by.errors.reindex(agents), color=[COLORS[i%6] for i in y], edgecolor='black', linewidth=.6, height=.62)
+        left.barh(y, by.errors.reindex(agents), color='#9a9a9a', edgecolor='black', linewidth=.6, height=.62)
         left.invert_xaxis(); left.invert_yaxis()
         left.set(yticks=y, yticklabels=[f'{o.replace("_", " ")}  D {cell(by.D[o], 2)}  R {cell(by.R[o], 2)}' for o in agents], xlabel='errors')
         for ax in (grid, left): ax.tick_params(axis='y', length=0); ax.spines[['left', 'right']].set_visible(False)
