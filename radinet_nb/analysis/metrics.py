@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['METRICS', 'ratio', 'count_metrics', 'wilson', 'rank_metrics', 'arrays', 'choose_threshold', 'draw_clusters',
            'measure', 'undefined', 'edge_interval', 'bootstrap', 'percentile_interval', 'interval', 'evaluate',
-           'matched', 'compare', 'class_metrics', 'class_arrays', 'evaluate_classes']
+           'matched', 'compare', 'class_metrics', 'class_arrays', 'evaluate_classes', 'aggregate', 'calibration_curve',
+           'calibration_line', 'roc_band']
 
 # %% ../../nbs/analysis/metrics.ipynb #bdd30d45
 import numpy as np
@@ -373,3 +374,87 @@ def evaluate_classes(
             if absent: found['note'] = '; '.join(filter(None, [found['note'], f"no case of {', '.join(absent)}"]))
         res.append(dict(metric=o, value=v, **found, n=len(y), classes=c, clusters=k))
     return pd.DataFrame(res)[['metric', 'value', 'low', 'high', 'method', 'n', 'classes', 'clusters', 'note']]
+
+# %% ../../nbs/analysis/metrics.ipynb #e70d3841
+def aggregate(
+    predictions:pd.DataFrame, # rows are views
+    by='study', # 'study' or 'patient', a column
+    how:str='mean', # 'mean', 'max' or 'noisy-or'
+)->pd.DataFrame: # one row a study (or patient): collection, patient, by, target, probability, views
+    "One probability a study or a patient from those of its views"
+    rules = {'mean': 'mean', 'max': 'max', 'noisy-or': lambda p: 1-np.prod(1-p.to_numpy(float))}
+    if how not in rules: raise InputError(f'no rule {how}', where='aggregate', mend=f"one of {', '.join(rules)}")
+    arrays(predictions, by)
+    keys = list(dict.fromkeys(o for o in ('run', 'collection', 'split', 'patient', by) if o in predictions))
+    groups = predictions.groupby(keys, sort=False, dropna=False, observed=True)
+    if by=='study' and (groups['target'].nunique()>1).any():
+        raise InputError('views of one study carry different targets', where='aggregate', mend='label the study, not the view')
+    return groups.agg(target=('target', 'max'), probability=('probability', rules[how]), views=('target', 'size')).reset_index()
+
+# %% ../../nbs/analysis/metrics.ipynb #f9614108
+def calibration_curve(
+    predictions:pd.DataFrame, # one run
+    bins:int=10, # of equal width
+    confidence:float=0.95, # Wilson's interval
+)->pd.DataFrame: # one row a non-empty bin: predicted, observed, low, high, n
+    "Observed share of positives against the mean predicted probability"
+    y, p, _ = arrays(predictions, None)
+    b = np.clip((p*bins).astype(int), 0, bins-1)
+    n = np.bincount(b, minlength=bins)
+    res = pd.DataFrame(dict(predicted=ratio(np.bincount(b, p, bins), n), observed=ratio(np.bincount(b, y, bins), n), n=n))
+    res['low'], res['high'] = wilson(np.bincount(b, y, bins), n, confidence)
+    return res[res.n>0].reset_index(drop=True)
+
+# %% ../../nbs/analysis/metrics.ipynb #471bfb91
+def calibration_line(
+    predictions:pd.DataFrame, # one run
+)->dict: # intercept, slope, note
+    "Cox's calibration intercept and slope, by Newton's method; NaN with a note where they do not exist"
+    y, p, _ = arrays(predictions, None)
+    bad = dict(intercept=np.nan, slope=np.nan)
+    if len(set(y))<2: return dict(**bad, note='one class only')
+    eps = np.finfo(float).eps
+    x = np.column_stack([np.ones(len(p)), np.log(np.clip(p, eps, 1-eps)/np.clip(1-p, eps, 1))])
+    if np.ptp(x[:,1])==0: return dict(**bad, note='all probabilities are tied')
+    if x[y==1,1].min()>=x[y==0,1].max() or x[y==1,1].max()<=x[y==0,1].min(): return dict(**bad, note='a threshold separates the classes')
+    b = np.zeros(2)
+    for _ in range(100):
+        q = 1/(1+np.exp(-x@b))
+        step = np.linalg.lstsq((x*(q*(1-q))[:,None]).T@x, x.T@(y-q), rcond=None)[0]
+        b += step*min(1, 2/np.abs(step).max())  # a bounded step cannot overshoot far
+        if np.abs(step).max()<1e-10: return dict(intercept=float(b[0]), slope=float(b[1]), note='')
+    return dict(**bad, note='did not converge')
+
+# %% ../../nbs/analysis/metrics.ipynb #0bf49879
+def roc_band(
+    predictions:pd.DataFrame, # one run
+    cluster='patient', # column of what was drawn independently
+    resamples:int=500, # bootstrap draws
+    confidence:float=0.95, # at each rate
+    seed:int=0, # same seed, same band
+    steps:int=101, # rates from 0 to 1
+)->pd.DataFrame: # fpr, tpr, low, high: NaN where a class is absent
+    "ROC curve on an even grid of false positive rates, with a band by clustered bootstrap"
+    y, p, codes = arrays(predictions, cluster)
+    grid = np.linspace(0, 1, steps)
+    blank = pd.DataFrame(dict(fpr=grid, tpr=np.nan, low=np.nan, high=np.nan))
+    if len(set(y))<2: return blank
+    order = np.argsort(-p, kind='stable')
+    # a curve has one corner a distinct score; ties are a diagonal
+    ends, y, codes = np.flatnonzero(np.r_[np.diff(p[order])!=0, True]), y[order], codes[order]
+    def curves(w):
+        w = np.take(w, codes, axis=1)
+        res = []
+        for pos, neg in zip(np.cumsum(w*y, axis=1)[:,ends], np.cumsum(w*(1-y), axis=1)[:,ends], strict=True):
+            if pos[-1]==0 or neg[-1]==0: res.append(np.full(steps, np.nan)); continue
+            # where the curve climbs straight up, a rate has its highest point
+            fpr, tpr = np.r_[0, neg/neg[-1]], np.r_[0, pos/pos[-1]]
+            last = np.r_[np.diff(fpr)>0, True]
+            res.append(np.interp(grid, fpr[last], tpr[last]))
+        return dict(tpr=np.array(res))
+    tpr = curves(np.ones((1, codes.max()+1)))['tpr'][0]
+    draws = bootstrap(curves, codes.max()+1, len(y), resamples, seed)['tpr'] if codes.max()>0 and resamples else np.full((1, steps), np.nan)
+    draws = draws[~np.isnan(draws).any(axis=1)]
+    if not len(draws): return blank.assign(tpr=tpr)
+    low, high = np.quantile(draws, [(1-confidence)/2, (1+confidence)/2], axis=0)
+    return blank.assign(tpr=tpr, low=low, high=high)
