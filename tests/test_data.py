@@ -117,3 +117,30 @@ def test_padding_keeps_the_aspect(h, w, size):
     rows, cols = (out > 0).any(1).sum(), (out > 0).any(0).sum()
     assert out.shape == (size, size) and max(rows, cols) == size
     assert abs(rows-max(1, h*size/max(h, w))) <= 1 and abs(cols-max(1, w*size/max(h, w))) <= 1
+
+
+def test_a_cache_is_whole_is_reused_and_lists_what_it_lacks(tmp_path):
+    import pickle
+
+    from PIL import Image
+
+    from radinet_nb.data.cache import ImageCache, build_cache, check_disk
+    rng = np.random.default_rng(0)
+    for i in range(6): Image.fromarray(rng.integers(0, 255, (30, 20+i), dtype=np.uint8)).save(tmp_path/f'{i}.png')
+    (tmp_path/'3.png').write_bytes((tmp_path/'2.png').read_bytes()[:200])
+    frame = pd.DataFrame(dict(path=[str(tmp_path/f'{i}.png') for i in range(6)]))
+    cache = build_cache(frame, tmp_path/'c', 16, jobs=2)
+    assert len(cache) == 5 and cache.unreadable.path.tolist() == [str(tmp_path/'3.png')]
+    assert cache.rows_of(cache.readable(frame).path).tolist() == [0, 1, 2, 3, 4]
+    for p,img in zip(cache.paths, cache.images, strict=True):
+        assert (img == pad_resize(np.asarray(Image.open(p)), 16)).all()
+    again = pickle.loads(pickle.dumps(cache))
+    assert (again[[4, 0]] == cache[[4, 0]]).all()
+    with pytest.raises(InputError, match='1 of 6 images are not in the cache'): cache.rows_of(frame.path)
+    Image.fromarray(np.full((30, 20), 9, np.uint8)).save(tmp_path/'0.png')
+    os.utime(tmp_path/'0.png', (1, 1))
+    assert (build_cache(frame, tmp_path/'c', 16, jobs=1)[0] != cache[0]).any()
+    with pytest.raises(InputError, match='something else'): build_cache(frame, tmp_path, 16)
+    with pytest.raises(InputError, match='are needed'): check_disk(tmp_path, 1 << 60)
+    with pytest.raises(InputError, match='no image cache'): ImageCache(tmp_path)
+    assert not list(tmp_path.glob('.*'))

@@ -330,7 +330,7 @@ def header_row(path, key:bytes, seen:set)->dict:
         seen.add(facts['image'])
         return facts | dict(path=str(path), names=names_in(ds))
 
-# %% ../../nbs/data/collections.ipynb #a20abf3f
+# %% ../../nbs/data/collections.ipynb #df976e35
 def hospital_key(
     path, # folder of an export
     key:str='', # key file
@@ -340,7 +340,8 @@ def hospital_key(
     if key: return key
     first = next((f for f in sorted(Path(path).rglob('*')) if f.is_file() and is_dicom(f)), None)
     if first is not None and is_synthetic(first): return b'a synthetic hospital'
-    raise InputError('a hospital export needs a key file for its pseudonyms', path, 'name one that stays in the hospital; it is made if there is none')
+    raise InputError('a hospital export needs a key file for its pseudonyms', path,
+                     'name one that stays in the hospital; it is made if there is none')
 
 # %% ../../nbs/data/collections.ipynb #0b080ce5
 def read_hospital(
