@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROUNDINGS', 'NAMES', 'DETERMINED', 'ALIASES', 'READINGS', 'COUNTS', 'PLANES', 'printed_interval', 'metric_name',
-           'terms', 'mcc_between', 'fits', 'expand', 'false_positive_bounds', 'matrices', 'class_counts', 'survivors',
-           'implied', 'contradictions', 'cut', 'corners', 'kappa_range', 'region', 'auc_bounds']
+           'terms', 'mcc_between', 'fits', 'expand', 'false_positive_bounds', 'TooMany', 'matrices', 'class_counts',
+           'survivors', 'implied', 'contradictions', 'cut', 'corners', 'kappa_range', 'region', 'auc_bounds']
 
 # %% ../../nbs/analysis/evidence.ipynb #3a8a7faf
 import re
@@ -142,8 +142,11 @@ def false_positive_bounds(
             if a>0: high = np.minimum(high, (k*tp*scale)//a-rest)
     return low, high
 
-# %% ../../nbs/analysis/evidence.ipynb #2a0d162f
+# %% ../../nbs/analysis/evidence.ipynb #7f992d13
 COUNTS = ['tp', 'fp', 'fn', 'tn']
+
+class TooMany(InputError):
+    "The printed metrics leave more candidates than may be tried"
 
 def matrices(
     printed:dict, # metric -> text as printed, or an interval of two fractions
@@ -172,7 +175,7 @@ def matrices(
     positives, negatives = positives[rows], negatives[rows]
     low, high = false_positive_bounds(printed, tp, positives, negatives, reading)
     size = np.maximum(high-low+1, 0)
-    if size.sum()>most: raise InputError(f'{size.sum():,} matrices to try', mend='give the class counts or more metrics, or raise `most`')
+    if size.sum()>most: raise TooMany(f'{size.sum():,} matrices to try', mend='give the class counts or more metrics, or raise `most`')
     res, piece = [], np.cumsum(size)//1_000_000
     for k in range(int(piece[-1])+1 if len(piece) else 0):
         here = np.flatnonzero(piece==k)
@@ -220,7 +223,7 @@ def implied(
     value = pd.DataFrame(value) # its min and max pass over what is undefined
     return pd.DataFrame(dict(metric=list(metrics), low=value.min().to_numpy(), high=value.max().to_numpy()))
 
-# %% ../../nbs/analysis/evidence.ipynb #51389922
+# %% ../../nbs/analysis/evidence.ipynb #675b822e
 def contradictions(
     printed:dict, # metric -> text as printed, or an interval
     positives:int|None=None, negatives:int|None=None, total:int|None=None, # class counts or their sum
@@ -233,9 +236,7 @@ def contradictions(
     for k in range(len(names), 0, -1):
         for kept in combinations(names, k):
             try: found = matrices({o:printed[o] for o in kept}, positives, negatives, total, unit, rounding, reading, most=3_000_000)
-            except InputError as e:
-                if 'matrices to try' not in str(e): raise
-                continue # too few columns to enumerate: they cannot contradict anything either
+            except TooMany: continue # too few columns to enumerate: they cannot contradict anything either
             if len(found): res.append(dict(kept=list(kept), dropped=[o for o in names if o not in kept], found=found))
         if res: return res
     return []
