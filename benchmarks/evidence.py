@@ -13,7 +13,8 @@ import pandas as pd
 from radinet_nb.analysis.audit import audit_table
 from radinet_nb.analysis.evidence import COUNTS, DETERMINED, READINGS, auc_bounds, matrices, terms
 
-ACCUSES = ('impossible', 'impossible for one class')
+# the second accuses only a row that is known to hold the metrics of one class
+ACCUSES = ('impossible', 'only as averages')
 
 
 def show(value, decimals, how):

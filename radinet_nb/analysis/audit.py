@@ -141,7 +141,7 @@ def judge_counted(row:dict, ways:list)->dict:
                               f'point has that area; {told(found)}')
     return off or dict(verdict='impossible', **blame(row, ways[0]))
 
-# %% ../../nbs/analysis/audit.ipynb #1d75fe50
+# %% ../../nbs/analysis/audit.ipynb #9047f55b
 def blame(row:dict, printed:dict)->dict:
     "Which columns contradict each other, in words"
     rest, text = {o:v for o,v in printed.items() if o!='auc'}, row['printed']
@@ -164,20 +164,20 @@ def judge_uncounted(row:dict, ways:list)->dict:
         low, high = fit['prevalence']
         return dict(verdict='possible', region=fit, says=f"share of positives {percent(low)} to {percent(high)} %, "
                     f"kappa {percent(fit['kappa'][0])} to {percent(fit['kappa'][1])}")
-    verdict = 'impossible' if row['reading']=='positive' else 'impossible for one class'
+    verdict = 'impossible' if row['reading']=='positive' else 'only as averages'
     if got[0]['kappa'] is None: return dict(verdict=verdict, says='no test set of any size prints these columns together')
     return dict(verdict=verdict, odd='kappa', says=f"kappa {row['printed']['kappa']} cannot stand beside the other columns: they imply "
                 f"{percent(got[0]['kappa'][0])} to {percent(got[0]['kappa'][1])}")
 
-# %% ../../nbs/analysis/audit.ipynb #20a1ccd1
+# %% ../../nbs/analysis/audit.ipynb #cb39649b
 def shared(
     rows:list, # of one test set, from `read_table`
     verdicts:list, # theirs
 )->dict|None: # verdict and sentence; None when nothing can be compared
     "Whether one test set fits all rows"
     pairs = list(zip(rows, verdicts, strict=True))
-    # a row that names no reading may hold averages, and its fit in the plain reading be chance: that accuses nobody
-    grave = 'impossible' if all(r['reading']=='positive' for r in rows) else 'impossible for one class'
+    # a row that names no reading may hold averages: that accuses nobody
+    grave = 'impossible' if all(r['reading']=='positive' for r in rows) else 'only as averages'
     regions = [v['region']['prevalence'] for _,v in pairs if v.get('region')]
     if len(regions)>1:
         low, high = max(o[0] for o in regions), min(o[1] for o in regions)

@@ -24,7 +24,7 @@ def discordant(
     most, least = min(a, b), max(0, a+b-n) # cases that both got right
     return dict(most=(a-most, b-most), least=(a-least, b-least))
 
-# %% ../../nbs/analysis/equivalence.ipynb #ed201a22
+# %% ../../nbs/analysis/equivalence.ipynb #a607adcc
 def tango(
     first, # cases that only the first reader got right: a count or an array
     second, # cases that only the second got right
@@ -38,7 +38,7 @@ def tango(
     q = (np.sqrt(np.maximum(b*b-8*n*c, 0))-b)/(4*n)
     variance = n*(2*q+difference*(1-difference))
     over = first-second-n*difference
-    flat = np.where(np.abs(over)<1e-12, 0., np.sign(over)*np.inf)
+    flat = np.where(np.abs(over)<1e-12, 0., np.where(over>0, np.inf, -np.inf))
     return np.divide(over, np.sqrt(np.maximum(variance, 0)), out=flat, where=variance>1e-12)
 
 def paired_interval(
