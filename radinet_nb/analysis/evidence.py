@@ -143,7 +143,7 @@ def false_positive_bounds(
             if a>0: high = np.minimum(high, (k*tp*scale)//a-rest)
     return low, high
 
-# %% ../../nbs/analysis/evidence.ipynb #74f121e3
+# %% ../../nbs/analysis/evidence.ipynb #5ea96ae1
 COUNTS = ['tp', 'fp', 'fn', 'tn']
 # exchanging truth and prediction exchanges these; with neither class count known, precision then narrows as recall does
 TURN = dict(precision='recall', recall='precision', specificity='npv', npv='specificity')
@@ -152,6 +152,7 @@ TURN |= {o:o for o in ('accuracy', 'f1', 'kappa', 'mcc')}
 class TooMany(InputError):
     "The printed metrics leave more candidates than may be tried"
 
+# %% ../../nbs/analysis/evidence.ipynb #645ca248
 def matrices(
     printed:dict, # metric -> text as printed, or an interval of two fractions
     positives:int|None=None, # class counts of the test set, where known

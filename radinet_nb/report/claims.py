@@ -212,7 +212,7 @@ def beats_mura():
     holds = base['Finger']>=constant or all(v>base[o] for o,v in kappa.items())
     return holds, f'the baseline row is kappa (38.9 < {constant:.1f} of a constant answer); kappa against kappa: {says}'
 
-# %% ../../nbs/report/claims.ipynb #f113c0c4
+# %% ../../nbs/report/claims.ipynb #4eaebb84
 def table6_networks():
     rows = printed_table('karam2021', 'table6').set_index('model')[['accuracy', 'precision', 'recall']]
     rows = rows[~rows.index.str.startswith(('Radiologist', 'Average'))]
@@ -230,6 +230,7 @@ def target_apart():
     used = published('karam2021', 'table1').query('dataset=="wrist (hospital)" and metric=="train_images"').value.item()
     return used==0, f'RadiNet is trained on {used:,.0f} of the 21,800 images of the hospital, the target collection (Table 1)'
 
+# %% ../../nbs/report/claims.ipynb #ea5dbaae
 def sood_kappa():
     highest = max(implied(x, ('kappa',)).high.item() for c in ((538, 661), (1530, 1667)) for r in READINGS
                   if len(x := matrices(dict(accuracy='78.57', f1='78.43'), *c, reading=r)))
@@ -257,6 +258,7 @@ def lu_a4():
 
 def lu_sums(): return 9858+580==10438 and 16921+4825==21746 and 10438+21746==32184, '9858+580+16921+4825 = 32184'
 
+# %% ../../nbs/report/claims.ipynb #a6c2b876
 CHECKS = {f.__name__:f for f in (four_percent_everywhere, best_but_one, table4_accuracy, beats_mura, table6_networks, rates_one_percent,
           share_35, records_7776, six_types, target_apart, sood_kappa, sood_images, sood_fig4, lu_gain, lu_best, lu_a4, lu_sums)}
 
