@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROUNDINGS', 'NAMES', 'DETERMINED', 'ALIASES', 'READINGS', 'COUNTS', 'TURN', 'PLANES', 'printed_interval',
-           'metric_name', 'terms', 'mcc_between', 'fits', 'expand', 'false_positive_bounds', 'TooMany', 'matrices',
-           'class_counts', 'survivors', 'implied', 'contradictions', 'dot', 'cut', 'halfspaces', 'corners',
-           'kappa_range', 'region', 'auc_bounds']
+           'metric_name', 'terms', 'mcc_between', 'fits', 'expand', 'true_positive_bounds', 'false_positive_bounds',
+           'TooMany', 'matrices', 'class_counts', 'survivors', 'implied', 'contradictions', 'dot', 'cut', 'halfspaces',
+           'corners', 'kappa_range', 'region', 'auc_bounds']
 
 # %% ../../nbs/analysis/evidence.ipynb #3a8a7faf
 import re
@@ -114,12 +114,19 @@ def fits(
     # 0/0 is printed as 0, as 1 or left out, according to the program
     return np.where(under==0, (low<=0<=high) or (low<=1<=high), inside).astype(bool)
 
-# %% ../../nbs/analysis/evidence.ipynb #4ea9b233
+# %% ../../nbs/analysis/evidence.ipynb #514c806e
 def expand(low:np.ndarray, high:np.ndarray)->tuple:
     "Every integer from `low` to `high` of each row: index of the row, integer"
     size = np.maximum(high-low+1, 0)
     rows = np.repeat(np.arange(len(size)), size)
     return rows, np.arange(size.sum()) - np.repeat(np.cumsum(size)-size, size) + np.repeat(low, size)
+
+def true_positive_bounds(printed:dict, positives:np.ndarray, reading:str)->tuple:
+    "The range of true positives that a printed recall leaves for each number of positives"
+    low, high = np.zeros_like(positives), positives.copy()
+    if 'recall' not in printed or reading!='positive': return low, high
+    a, b = printed['recall']
+    return np.maximum(low, -((-a.numerator*positives)//a.denominator)), np.minimum(high, (b.numerator*positives)//b.denominator)
 
 def false_positive_bounds(
     printed:dict, # metric -> interval
@@ -152,7 +159,7 @@ TURN |= {o:o for o in ('accuracy', 'f1', 'kappa', 'mcc')}
 class TooMany(InputError):
     "The printed metrics leave more candidates than may be tried"
 
-# %% ../../nbs/analysis/evidence.ipynb #645ca248
+# %% ../../nbs/analysis/evidence.ipynb #b9584754
 def matrices(
     printed:dict, # metric -> text as printed, or an interval of two fractions
     positives:int|None=None, # class counts of the test set, where known
@@ -174,11 +181,7 @@ def matrices(
     if exchanged: positives, negatives = negatives, positives
     turned = TURN.keys()>=printed.keys() and 'precision' in printed and 'recall' not in printed and reading=='positive' and len(positives)>1
     if turned: printed = {TURN[o]:v for o,v in printed.items()}
-    low, high = np.zeros_like(positives), positives.copy()
-    if 'recall' in printed and reading=='positive':
-        a, b = printed['recall']
-        low, high = np.maximum(low, -((-a.numerator*positives)//a.denominator)), np.minimum(high, (b.numerator*positives)//b.denominator)
-    rows, tp = expand(low, high)
+    rows, tp = expand(*true_positive_bounds(printed, positives, reading))
     positives, negatives = positives[rows], negatives[rows]
     low, high = false_positive_bounds(printed, tp, positives, negatives, reading)
     size = np.maximum(high-low+1, 0)
