@@ -1,0 +1,112 @@
+"""False alarms, misses and speed of the audit, on random honest tables: python benchmarks/evidence.py [TABLES] [SEED]
+
+With 0 tables only the speed is measured, and the recorded result on random tables stays."""
+import json
+import os
+import platform
+import sys
+import time
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from radinet_nb.analysis.audit import audit_table
+from radinet_nb.analysis.evidence import COUNTS, DETERMINED, READINGS, auc_bounds, matrices, terms
+
+# the second accuses only a row that is known to hold the metrics of one class
+ACCUSES = ('impossible', 'only as averages')
+
+
+def show(value, decimals, how):
+    "A number as some author would print it"
+    if how == 'up': return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP))
+    if how == 'cut': return f'{int(value*10**decimals)/10**decimals:.{decimals}f}'
+    return f'{round(value, decimals) if how == "round" else value:.{decimals}f}'
+
+
+def metric(name, counts, reading):
+    "A metric in floating point, with the usual 0 for 0/0"
+    if name == 'auc':
+        low, high = auc_bounds(*counts) if counts[0]+counts[2] and counts[1]+counts[3] else (0., 1.)
+        return low + (high-low)*((sum(counts)*7919 % 1000)/1000)
+    if name == 'mcc':
+        tp, fp, fn, tn = map(float, counts)
+        under = ((tp+fp)*(tp+fn)*(tn+fp)*(tn+fn))**.5
+        return (tp*tn-fp*fn)/under if under else 0.
+    over, under = terms(name, *counts, reading=reading)
+    return over/under if under else 0.
+
+
+def honest_table(rng):
+    "A table without error: random test set, matrices, metrics, reading, unit, decimals and rounding; and what is true of it"
+    n = int(np.exp(rng.uniform(np.log(8), np.log(1500))))
+    positives = int(rng.integers(1, n))
+    reading = str(rng.choice(READINGS, p=[.7, .1, .1, .1]))
+    unit, how, known = str(rng.choice(['%', 'fraction'])), str(rng.choice(['float', 'round', 'up', 'cut'])), int(rng.integers(3))
+    names = [str(o) for o in rng.choice([*DETERMINED, 'auc'], rng.integers(2, 7), replace=False)]
+    decimals = int(rng.integers(0, 3)) + 2*(unit == 'fraction')
+    rows, truths = [], []
+    for k in range(int(rng.integers(1, 4))):
+        tp, fp = int(rng.binomial(positives, rng.uniform(0, 1))), int(rng.binomial(n-positives, rng.uniform(0, 1)))
+        counts = (tp, fp, positives-tp, n-positives-fp)
+        # AUC belongs to the positive class's operating point, whatever is averaged
+        row = dict(test_set='one', model=f'm{k}')
+        row |= {o: show(metric(o, counts, reading)*(100 if unit == '%' else 1), decimals, how) for o in names}
+        if known == 0: row |= dict(positives=str(positives), negatives=str(n-positives))
+        if known == 1: row |= dict(n=str(n))
+        rows.append(row)
+        truths.append(counts)
+    return pd.DataFrame(rows), truths, dict(reading=reading, unit=unit, known=known, names=names)
+
+
+def run(tables, seed):
+    "Audit random honest tables: who was accused, which true matrix was not among the solutions"
+    rng, alarms, missed, rows, checked, verdicts = np.random.default_rng(seed), [], [], 0, 0, {}
+    start = time.perf_counter()
+    for k in range(tables):
+        table, truths, facts = honest_table(rng)
+        got = audit_table(table)
+        rows += len(truths)
+        for v in got.verdict: verdicts[v] = verdicts.get(v, 0)+1
+        accused = got[got.verdict.isin(ACCUSES if facts['reading'] == 'positive' else ACCUSES[:1])]
+        if len(accused): alarms.append(dict(table=k, facts=facts, rows=table.to_dict('records'), truth=truths, says=accused.says.tolist()))
+        if facts['known'] == 0:
+            for row,truth in zip(table.to_dict('records'), truths, strict=True):
+                printed = {o: row[o] for o in facts['names'] if o != 'auc'}
+                found = matrices(printed, int(row['positives']), int(row['negatives']), unit=facts['unit'], reading=facts['reading'])
+                checked += 1
+                if not (found[COUNTS].to_numpy() == np.array(truth)).all(1).any(): missed.append(dict(table=k, row=row, truth=truth))
+    return dict(tables=tables, seed=seed, rows=rows, false_alarms=len(alarms), rows_whose_matrix_was_sought=checked, missed=len(missed),
+                verdicts=verdicts, seconds=round(time.perf_counter()-start, 1), first_alarms=alarms[:3], first_missed=missed[:3])
+
+
+def timed_tables(seed, rows=100):
+    "Seconds for a table of so many rows, with class counts, with totals only, and without counts"
+    rng, res = np.random.default_rng(seed), {}
+    for name,extra in (('class counts', dict(positives='278', negatives='285')), ('total only', dict(n='563')), ('no counts', {})):
+        table = []
+        for k in range(rows):
+            tp, fp = int(rng.binomial(278, rng.uniform(.4, .9))), int(rng.binomial(285, rng.uniform(.05, .4)))
+            counts = (tp, fp, 278-tp, 285-fp)
+            row = {o: f'{100*metric(o, counts, "positive"):.2f}' for o in ('accuracy', 'precision', 'recall', 'f1', 'kappa', 'auc')}
+            # every other row carries the kind of error that makes the search for the odd column run in full
+            if k % 2: row['accuracy'] = f'{float(row["accuracy"])+2:.2f}'
+            table.append(dict(model=f'm{k}') | row | extra)
+        wall, cpu = time.perf_counter(), time.process_time()
+        got = audit_table(pd.DataFrame(table))
+        res[name] = dict(seconds=round(time.perf_counter()-wall, 2), cpu_seconds=round(time.process_time()-cpu, 2),
+                         accused=int(got.verdict.isin(ACCUSES).sum()))
+    return res
+
+
+if __name__ == '__main__':
+    tables, seed = (int(o) for o in (sys.argv[1:]+['10000', '0'][len(sys.argv)-1:]))
+    path = Path(__file__).with_suffix('.json')
+    random_tables = run(tables, seed) if tables else json.loads(path.read_text())['random_tables']
+    res = dict(random_tables=random_tables, table_of_100_rows=timed_tables(seed),
+               machine=dict(python=platform.python_version(), numpy=np.__version__, cpus=os.cpu_count(), system=platform.system(),
+                            load=round(os.getloadavg()[0], 1)))
+    path.write_text(json.dumps(res, indent=1, default=str)+'\n')
+    print(json.dumps(res, indent=1, default=str))
