@@ -47,13 +47,14 @@ def blocks_of(
         else: found.append((name, 'Transition' in kind))
     return found
 
-# %% ../../nbs/analysis/activations.ipynb #f2dd49c6
+# %% ../../nbs/analysis/activations.ipynb #ed367c5d
 def layers_of(
     model:nn.Module, # any backbone of torchvision or timm, or a learner's model around one
     n:int=16, # layers at most
 ) -> list: # names, in order of depth
-    "Choose `n` layers, or all of a shallower network: stem, ends of stages, then what halves the widest gap; of too few blocks, convolutions"
+    "Choose `n` layers, or all of a shallower network: stem, ends of stages, then what halves the widest gap"
     found = blocks_of(model)
+    # a shallow network, or one without blocks, is taken by its convolutions
     if len(found) < n: found = max(found, [(k, False) for k, m in model.named_modules() if isinstance(m, nn.Conv2d)], key=len)
     if not found: raise InputError('no block and no convolution found', type(model).__name__, 'name the layers')
     if len(found) <= n: return [o for o, _ in found]
