@@ -146,6 +146,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'radinet_nb/analysis/similarity.py'),
                                                 'radinet_nb.analysis.similarity.decompose': ( 'analysis/similarity.html#decompose',
                                                                                               'radinet_nb/analysis/similarity.py'),
+                                                'radinet_nb.analysis.similarity.full_rank': ( 'analysis/similarity.html#full_rank',
+                                                                                              'radinet_nb/analysis/similarity.py'),
                                                 'radinet_nb.analysis.similarity.hsic_unbiased': ( 'analysis/similarity.html#hsic_unbiased',
                                                                                                   'radinet_nb/analysis/similarity.py'),
                                                 'radinet_nb.analysis.similarity.null_cca': ( 'analysis/similarity.html#null_cca',

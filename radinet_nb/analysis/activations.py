@@ -162,7 +162,7 @@ def activations(
     # a layer at a time, and its parts are let go, so that little is held twice
     return {o: torch.cat([p.pop(o).cpu() for p in parts], axis).numpy() for o in list(parts[0])}
 
-# %% ../../nbs/analysis/activations.ipynb #cbd815b2
+# %% ../../nbs/analysis/activations.ipynb #56c8b46d
 def layer_shapes(
     model:nn.Module, # a network
     example:torch.Tensor, # one input, or a few, of the size that will be used
@@ -182,8 +182,8 @@ def memory_ahead(
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     both, widest = np.concatenate([a, b]), max(a.max(), b.max())
     if measure == 'cka_streamed': parts = 0., 8*(a.sum()*b.sum() + (both**2).sum()), 8*widest**2*2
-    else:
-        kept = np.minimum(both, samples-1)
-        coordinates = 0 if measure == 'cca' else (kept*both).sum()
-        parts = 4*samples*both.sum(), 8*(samples*kept.sum() + coordinates), 8*(4*samples*widest + 4*min(widest, samples)*widest)
+    else: # all of the second network are held, and of the first one at a time
+        held = np.append(b, a.max())
+        kept = np.minimum(held, samples-1)
+        parts = 4*samples*both.sum(), 8*(samples*kept.sum() + (kept*held).sum()), 8*(4*samples*widest + 4*min(widest, samples)*widest)
     return pd.Series([*parts, sum(parts)], ['activations', 'bases', 'work', 'sum'], name='bytes')
