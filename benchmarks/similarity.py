@@ -10,8 +10,8 @@ Widths are those that DenseNet-169 has at its 16 default layers. Contestants, ea
 
 With `--pairs latin` the loops run over 16 pairs in which each layer of either network appears once, and their time is multiplied by 16; ours
 always runs the whole grid. On a machine that others use, compare processor seconds: wall time there measures the others.
-Ours also runs on a GPU where there is one. Results go to benchmarks/similarity.json. scikit-learn's CCA is left out: it is iterative, and
-did not finish one pair of wide layers in the time that the others take for all.
+Ours also runs on a GPU where there is one. Results go to benchmarks/similarity.json. scikit-learn's CCA is left out: it finds one
+direction at a time by iteration, and a layer has hundreds.
 """
 import argparse
 import json
