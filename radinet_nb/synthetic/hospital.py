@@ -6,7 +6,7 @@
 __all__ = ['view_words', 'machines', 'Hospital', 'ages', 'population', 'study_views', 'uid', 'dicom', 'pixels', 'write_study',
            'write_some', 'write_hospital']
 
-# %% ../../nbs/synthetic/hospital.ipynb #ca0bf72b
+# %% ../../nbs/synthetic/hospital.ipynb #48281aa6
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
@@ -20,7 +20,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian,
 from ..errors import InputError
 from .anatomy import parts as all_parts
 from .fractures import break_limb, mixes
-from .limbs import make_limb
+from .limbs import make_limb, posed
 from .phantom import Exposure, camera_for, radiograph
 from .reports import write_report
 
@@ -101,17 +101,18 @@ def population(
     out['low_resolution'] = rng.uniform(size=len(out))<h.low_resolution
     return out
 
-# %% ../../nbs/synthetic/hospital.ipynb #29aa44b9
+# %% ../../nbs/synthetic/hospital.ipynb #df9cabdd
 def study_views(
     row, # of the population
     h:Hospital, # the knobs
 )->tuple: # list of (view, image, side), what is broken or None
     "The images of one study"
     rng = np.random.default_rng([h.seed, 12, row.study])
-    limb = make_limb(row.part, row.age, row.sex, int(row.limb_seed), int(row.finger))
-    broken = break_limb(limb, int(row.fracture_seed), h.difficulty, int(row.finger)) if row.fracture else None
-    ims = []
+    ims, broken = [], None
     for view in ('frontal','lateral'):
+        limb = make_limb(row.part, row.age, row.sex, int(row.limb_seed), int(row.finger))
+        if row.fracture: broken = break_limb(limb, int(row.fracture_seed), h.difficulty, int(row.finger))
+        posed(limb, view, bend=rng.normal(0,8))
         px = h.pixels if not row.low_resolution else max(48, h.pixels//3)
         cam = camera_for(limb, view, px, turn=rng.normal(0,5), roll=rng.normal(0,4), tip=rng.normal(0,2.5), shift=rng.normal(0,.02,2),
             zoom=rng.uniform(.92,1.12), left=row.side=='L')
