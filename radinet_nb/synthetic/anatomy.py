@@ -39,7 +39,7 @@ class Bone:
     @property
     def end(self): return self.origin + self.length*self.axes[2]
 
-# %% ../../nbs/synthetic/anatomy.ipynb #31bc0102
+# %% ../../nbs/synthetic/anatomy.ipynb #7c5775a3
 @dataclass
 class Flesh:
     "A round cone of soft tissue, flattened in y"
@@ -50,6 +50,7 @@ class Flesh:
     flat:float=1. # half-depth over half-width
     mu:float=.0205 # attenuation, 1/mm
     lung:bool=False # an air space instead
+    bore:'Flesh'=None # carved out: plaster has a limb in it
 
 # %% ../../nbs/synthetic/anatomy.ipynb #490ba6a4
 @dataclass

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['framing', 'views', 'font', 'Camera', 'camera_for', 'sections', 'density', 'rays_by', 'bone_shadow', 'cone_interval',
-           'flesh_shadow', 'shadow', 'grain', 'Exposure', 'expose', 'develop', 'letters', 'stamp', 'fracture_box',
-           'radiograph']
+           'flesh_shadow', 'object_shadow', 'shadow', 'grain', 'Exposure', 'expose', 'develop', 'letters', 'stamp',
+           'fracture_box', 'radiograph']
 
 # %% ../../nbs/synthetic/phantom.ipynb #4c1ae467
 from dataclasses import dataclass
@@ -226,7 +226,30 @@ def flesh_shadow(
     if every>1: big = ndimage.zoom(big, every, order=1, grid_mode=True, mode='nearest')
     return big[every:every+h, every:every+w].astype(np.float32)
 
-# %% ../../nbs/synthetic/phantom.ipynb #f030dd45
+# %% ../../nbs/synthetic/phantom.ipynb #a2328208
+def object_shadow(
+    things:list, # of Flesh: each counts by itself
+    cam:Camera, # from where
+)->np.ndarray: # line integral, of the image's shape
+    "What rings, plaster and metal add"
+    out = np.zeros(cam.shape, np.float32)
+    us, vs = (g.astype(np.float32) for g in cam.grid())
+    for f in things:
+        c, r = cam.project(np.stack([f.start, f.end]))
+        m = max(f.r0, f.r1)*max(1, f.flat)/cam.pixel+2
+        rows = slice(int(max(0, r.min()-m)), int(max(0, min(cam.shape[0], r.max()+m))))
+        cols = slice(int(max(0, c.min()-m)), int(max(0, min(cam.shape[1], c.max()+m))))
+        u, v = np.meshgrid(us[cols], vs[rows])
+        if not u.size: continue
+        a, b = cone_interval(f, cam, u, v)
+        run = np.maximum(b-a, 0)
+        if f.bore:
+            c, d = cone_interval(f.bore, cam, u, v)
+            run -= np.where(d>c, np.maximum(np.minimum(b,d)-np.maximum(a,c), 0), 0)
+        out[rows, cols] += run*np.float32(f.mu)
+    return out
+
+# %% ../../nbs/synthetic/phantom.ipynb #39556420
 def shadow(
     limb:Limb, # what
     cam:Camera, # from where
@@ -235,7 +258,7 @@ def shadow(
 )->tuple: # line integral, soft tissue's part of it
     "Line integrals of attenuation through a limb"
     soft = flesh_shadow(limb.flesh, cam)
-    out = soft.copy()
+    out = soft + object_shadow(limb.extras, cam) if limb.extras else soft.copy()
     for k, b in enumerate(limb.bones):
         total, sp = bone_shadow(b, cam, broken)
         out += total
