@@ -39,7 +39,7 @@ class Bone:
     @property
     def end(self): return self.origin + self.length*self.axes[2]
 
-# %% ../../nbs/synthetic/anatomy.ipynb #31bc0102
+# %% ../../nbs/synthetic/anatomy.ipynb #7c5775a3
 @dataclass
 class Flesh:
     "A round cone of soft tissue, flattened in y"
@@ -50,8 +50,9 @@ class Flesh:
     flat:float=1. # half-depth over half-width
     mu:float=.0205 # attenuation, 1/mm
     lung:bool=False # an air space instead
+    bore:'Flesh'=None # carved out: plaster has a limb in it
 
-# %% ../../nbs/synthetic/anatomy.ipynb #3f701b20
+# %% ../../nbs/synthetic/anatomy.ipynb #490ba6a4
 @dataclass
 class Limb:
     "Everything that the rays of one study meet"
@@ -60,7 +61,8 @@ class Limb:
     flesh:list # of Flesh
     size:float # relative to an adult man
     age:float # years
-    extras:list=field(default_factory=list) # of Flesh: rings, plates, a parent's hand; see `synthetic.phantom`
+    target:np.ndarray=None # point the beam is centered on, None for the part's usual one
+    extras:list=field(default_factory=list) # things that are not the patient: see `synthetic.objects`
 
 # %% ../../nbs/synthetic/anatomy.ipynb #132f4f13
 def eroded(
@@ -77,12 +79,12 @@ def eroded(
         out = np.where(np.abs(k*step)<=thick, np.minimum(out, low), out)
     return out
 
-# %% ../../nbs/synthetic/anatomy.ipynb #4a561e62
+# %% ../../nbs/synthetic/anatomy.ipynb #d2b997d1
 def smoothed(knots, t):
     "Values at `t` through the knots, with the corners rounded"
     k, v = np.array(knots, dtype=float).T
     lo = np.interp(t, k, v)
-    width = max(3, len(t)//12)|1
+    width = max(3, min(len(t)//12, 15))|1
     box = np.ones(width)/width
     pad = np.pad(lo, width, mode='edge')
     return np.convolve(np.convolve(pad, box, 'same'), box, 'same')[width:-width]

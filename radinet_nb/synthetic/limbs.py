@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['carpals', 'rays', 'Build', 'carpal_bones', 'phalanx_name', 'ray_bones', 'forearm_bones', 'humerus_bone', 'girdle',
-           'rib', 'arm_flesh', 'make_limb']
+           'rib', 'arm_flesh', 'turned', 'posed', 'make_limb']
 
 # %% ../../nbs/synthetic/limbs.ipynb #4e5b296e
 import numpy as np
@@ -127,14 +127,15 @@ def forearm_bones(
         shell=(.7,.6), caps=(1.5,2.)))
     return out
 
-# %% ../../nbs/synthetic/limbs.ipynb #e612310a
+# %% ../../nbs/synthetic/limbs.ipynb #c35b4a88
 def humerus_bone(
     b:Build, # whose
     L:float=246, # mm, length of the forearm below it
 )->list:
     "The humerus, head medial, condyles wide and thin"
     top, low = -L-322, -L+1
-    knots = ((0,19),(.03,23.5),(.1,24.5),(.17,16),(.26,12),(.5,11.2),(.72,11.4),(.85,17),(.92,27),(.955,30.5),(.985,24),(1,22))
+    knots = ((0,19),(.03,23.5),(.09,25),(.13,21),(.18,14.5),
+        (.26,12),(.5,11.),(.72,11.4),(.83,15),(.89,22),(.93,30),(.95,31),(.968,26),(1,23))
     flat = ((0,1),(.12,1.05),(.3,1.),(.7,1.05),(.82,1.6),(.9,2.7),(.95,2.4),(.98,1.7),(1,1.6))
     h = b.bone('humerus', (5,0,top), (1.5,0,low), knots, flat=flat, shell=(4.2,.8), caps=(21.,8.),
         bow=((0,-9,-1),(.07,-7,-1),(.16,0,0),(.3,3,0),(.7,0,0),(1,0,-1)),
@@ -175,28 +176,60 @@ def rib(
     return [b.bone('rib', p, q, ((0,4.6),(1,4.6)), flat=1.5, shell=(1.,.9), caps=(.4,.4), cortex=.03, bow=((0,0,0),(.5,2.5,0),(1,0,0)))
             for p,q in zip(pts, pts[1:], strict=False)]
 
-# %% ../../nbs/synthetic/limbs.ipynb #b4033cff
+# %% ../../nbs/synthetic/limbs.ipynb #8c717d61
 def arm_flesh(
     b:Build, # whose
     part:str, # one of `parts`
     L:float=246, # mm
 )->list:
     "Skin, fat and muscle of the forearm and upper arm around the part"
-    out = []
-    if part in ('hand','wrist','forearm','elbow','finger'):
-        out += [b.flesh((-3,0,-12), (-2,0,-62), 27, 30, .72), b.flesh((-2,0,-62), (-1,0,-165), 30, 42, .85),
-            b.flesh((-1,0,-165), (-1,1,-L-6), 42, 43, .9)]
+    out, f = [], .8
+    if part=='finger': return out
+    if part!='shoulder':
+        out += [b.flesh((-3,0,-12), (-2,0,-62), 26, 28, .76), b.flesh((-2,0,-62), (-1,0,-165), 28, 38, f),
+            b.flesh((-1,0,-165), (-1,1,-L-6), 38, 40, .86)]
     if part in ('elbow','forearm','humerus','shoulder'):
-        out += [b.flesh((0,0,-L-4), (0,0,-L-80), 42, 43, .9), b.flesh((0,0,-L-80), (0,0,-L-220), 43, 53, 1.),
-            b.flesh((0,0,-L-220), (0,2,-L-300), 53, 57, .9)]
-    if part in ('humerus',): out += [b.flesh((0,0,-L-4), (0,0,-L+90), 43, 40, .88)]
-    if part in ('hand','wrist','finger'):
-        out += [b.flesh((-3,0,-12), (-1,0,12), 27, 28, .72), b.flesh((-1,0,12), (6,-1,40), 28, 31, .6),
-            b.flesh((6,-2,40), (10,-2,76), 27, 25, .55),
-            b.flesh((-6,-2,36), (-18,-2,70), 24, 21, .6), b.flesh((16,-9,18), (38,-15,52), 16, 13, .95)]
+        out += [b.flesh((0,1,-L-2), (0,0,-L-70), 39, 39, .88), b.flesh((0,0,-L-70), (0,0,-L-220), 39, 47, .95),
+            b.flesh((0,0,-L-220), (0,2,-L-300), 47, 52, .95)]
+    if part in ('hand','wrist','forearm'):
+        out += [b.flesh((-3,0,-12), (-1,0,12), 26, 28, .74), b.flesh((-1,0,12), (6,-1,40), 28, 31, .6),
+            b.flesh((6,-2,40), (10,-2,76), 27, 25, .55), b.flesh((-6,-2,36), (-18,-2,70), 24, 21, .6),
+            b.flesh((16,-9,18), (38,-15,52), 16, 13, .95)]
     return out
 
-# %% ../../nbs/synthetic/limbs.ipynb #ca2a6dd1
+# %% ../../nbs/synthetic/limbs.ipynb #02684f69
+def turned(
+    limb:Limb, # changed in place
+    who, # function of a name that says which bones turn
+    pivot, # fixed point, mm for an adult man
+    axis:int, # 0 for x, 2 for z
+    degrees:float, # right-handed
+    low:float=None, # flesh whose ends lie beyond this z turns as well
+)->Limb:
+    "Move a joint: bones and flesh on one side of it turn about an axis through the pivot"
+    p, a = np.array(pivot, float)*limb.size, np.radians(degrees)
+    c, s = np.cos(a), np.sin(a)
+    R = np.array([[1,0,0],[0,c,-s],[0,s,c]]) if axis==0 else np.array([[c,-s,0],[s,c,0],[0,0,1]])
+    for o in limb.bones:
+        if who(o.name): o.origin, o.axes = p+R@(o.origin-p), o.axes@R.T
+    for f in limb.flesh:
+        if low is not None and min(f.start[2], f.end[2])>low*limb.size: f.start, f.end = p+R@(f.start-p), p+R@(f.end-p)
+    return limb
+
+# %% ../../nbs/synthetic/limbs.ipynb #e9146062
+def posed(
+    limb:Limb, # changed in place
+    view:str, # frontal, oblique or lateral
+    bend:float=0., # degrees off the usual pose
+)->Limb:
+    "The limb as it is laid for a view: a lateral elbow is bent at a right angle, a lateral humerus is turned in its socket"
+    if limb.part=='elbow' and view=='lateral':
+        turned(limb, lambda n: n!='humerus', (0,0,-246), 0, 82+bend, low=-262)
+        limb.target = np.array([0,-18,-258])*limb.size
+    if limb.part=='humerus' and view=='lateral': turned(limb, lambda n: n in ('humerus','radius','ulna'), (3,0,0), 2, 80+bend)
+    return limb
+
+# %% ../../nbs/synthetic/limbs.ipynb #fe327177
 def make_limb(
     part:str, # one of `parts`
     age:float=35., # years
@@ -214,15 +247,19 @@ def make_limb(
         if part!='finger': bones += forearm_bones(b)
         bones += carpal_bones(b)
         for f in (range(1,6) if part!='finger' else [finger]):
-            k = bend*(1 + .5*(f-3)*b.v(.1)/2)
+            k = bend*max(.2, 1+(.35*(f-3) if f>1 else 0)*b.v(.1))
             bo, fl = ray_bones(b, f, k, phalanges=part!='wrist' or f==1)
             bones += bo; flesh += fl
     elif part in ('forearm','elbow'): bones += forearm_bones(b) + humerus_bone(b)
     else:
         bones += humerus_bone(b)
         if part=='humerus': bones += forearm_bones(b)
-        if part=='shoulder':
-            bo, fl = girdle(b)
-            bones += bo; flesh += fl
-    if part=='forearm': bones += carpal_bones(b)
-    return Limb(part, bones, flesh, b.size, age)
+        bo, fl = girdle(b)
+        bones += bo; flesh += fl
+    if part=='forearm':
+        bones += carpal_bones(b)+[ray_bones(b, f, 0., phalanges=False)[0][0] for f in range(1,6)]
+    target = None
+    if part=='finger':
+        flesh += [b.flesh(np.array(rays[finger][0])*.6+np.array(rays[finger][1])*.4, rays[finger][1], 16, 13, .9)]
+        target = (bones[-1].end+bones[-len(rays[finger][2])].origin)/2 # between knuckle and tip
+    return Limb(part, bones, flesh, b.size, age, target)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['framing', 'views', 'font', 'Camera', 'camera_for', 'sections', 'density', 'rays_by', 'bone_shadow', 'cone_interval',
-           'flesh_shadow', 'shadow', 'grain', 'Exposure', 'expose', 'develop', 'letters', 'stamp', 'fracture_box',
-           'radiograph']
+           'flesh_shadow', 'object_shadow', 'shadow', 'grain', 'Exposure', 'expose', 'develop', 'letters', 'stamp',
+           'fracture_box', 'radiograph']
 
 # %% ../../nbs/synthetic/phantom.ipynb #4c1ae467
 from dataclasses import dataclass
@@ -38,13 +38,13 @@ class Camera:
         q = np.asarray(p)-self.center
         return (self.shape[1]-1)/2 + q@self.right/self.pixel, (self.shape[0]-1)/2 - q@self.up/self.pixel
 
-# %% ../../nbs/synthetic/phantom.ipynb #5548d9b2
+# %% ../../nbs/synthetic/phantom.ipynb #8ec32a53
 # center along z in mm, height in mm, width over height, finger tips up
-framing = dict(finger=(118,112,.62,1), hand=(66,226,.78,1), wrist=(-14,168,.72,1), forearm=(-128,330,.5,1), elbow=(-246,190,.8,-1),
+framing = dict(finger=(118,118,.56,1), hand=(66,226,.78,1), wrist=(-14,168,.72,1), forearm=(-128,330,.5,1), elbow=(-246,190,.8,-1),
     humerus=(-405,400,.5,-1), shoulder=(-528,235,1.0,-1))
 views = dict(frontal=0., oblique=45., lateral=90.)
 
-# %% ../../nbs/synthetic/phantom.ipynb #38389b03
+# %% ../../nbs/synthetic/phantom.ipynb #432670d3
 def camera_for(
     limb:Limb, # what is imaged
     view:str='frontal', # frontal, oblique or lateral
@@ -59,7 +59,9 @@ def camera_for(
     "The camera a radiographer would choose"
     if view not in views: raise InputError(f'unknown view {view!r}', where='view', mend='use one of '+', '.join(views))
     z, height, wide, sign = framing[limb.part]
-    a, r, t = np.radians([views[view]+turn, roll, tip])
+    angle = views[view]
+    if view=='lateral': angle = dict(humerus=0., shoulder=58.).get(limb.part, angle) # the arm turned, not the tube; a Y view
+    a, r, t = np.radians([angle+turn, roll, tip])
     ray = np.array([np.sin(a), -np.cos(a), 0])
     up = np.array([0,0,float(sign)])
     right = np.cross(up, -ray)*sign # columns grow toward the thumb in frontal views
@@ -67,9 +69,9 @@ def camera_for(
     ray, up = np.cos(t)*ray+np.sin(t)*up, np.cos(t)*up-np.sin(t)*ray
     if left: right = -right
     height = height*limb.size*zoom
-    x = -10 if limb.part=='shoulder' and view=='frontal' else 0
-    y = -18 if limb.part=='finger' and view!='frontal' else 0
-    center = np.array([x, y, z])*limb.size + (right*shift[0]+up*shift[1])*height
+    x = dict(shoulder=-14, humerus=-12).get(limb.part, 0)
+    middle = np.array([x, 0, z])*limb.size if limb.target is None else limb.target
+    center = middle + (right*shift[0]+up*shift[1])*height
     return Camera(center, right, up, ray, height/pixels, (pixels, int(round(pixels*wide))))
 
 # %% ../../nbs/synthetic/phantom.ipynb #e6caf6b4
@@ -224,7 +226,30 @@ def flesh_shadow(
     if every>1: big = ndimage.zoom(big, every, order=1, grid_mode=True, mode='nearest')
     return big[every:every+h, every:every+w].astype(np.float32)
 
-# %% ../../nbs/synthetic/phantom.ipynb #f030dd45
+# %% ../../nbs/synthetic/phantom.ipynb #a2328208
+def object_shadow(
+    things:list, # of Flesh: each counts by itself
+    cam:Camera, # from where
+)->np.ndarray: # line integral, of the image's shape
+    "What rings, plaster and metal add"
+    out = np.zeros(cam.shape, np.float32)
+    us, vs = (g.astype(np.float32) for g in cam.grid())
+    for f in things:
+        c, r = cam.project(np.stack([f.start, f.end]))
+        m = max(f.r0, f.r1)*max(1, f.flat)/cam.pixel+2
+        rows = slice(int(max(0, r.min()-m)), int(max(0, min(cam.shape[0], r.max()+m))))
+        cols = slice(int(max(0, c.min()-m)), int(max(0, min(cam.shape[1], c.max()+m))))
+        u, v = np.meshgrid(us[cols], vs[rows])
+        if not u.size: continue
+        a, b = cone_interval(f, cam, u, v)
+        run = np.maximum(b-a, 0)
+        if f.bore:
+            c, d = cone_interval(f.bore, cam, u, v)
+            run -= np.where(d>c, np.maximum(np.minimum(b,d)-np.maximum(a,c), 0), 0)
+        out[rows, cols] += run*np.float32(f.mu)
+    return out
+
+# %% ../../nbs/synthetic/phantom.ipynb #39556420
 def shadow(
     limb:Limb, # what
     cam:Camera, # from where
@@ -233,7 +258,7 @@ def shadow(
 )->tuple: # line integral, soft tissue's part of it
     "Line integrals of attenuation through a limb"
     soft = flesh_shadow(limb.flesh, cam)
-    out = soft.copy()
+    out = soft + object_shadow(limb.extras, cam) if limb.extras else soft.copy()
     for k, b in enumerate(limb.bones):
         total, sp = bone_shadow(b, cam, broken)
         out += total
@@ -287,7 +312,7 @@ def expose(
         primary = primary + n*np.sqrt(np.maximum(primary, 1e-4)/ex.photons)
     return np.maximum(primary, 1e-3)
 
-# %% ../../nbs/synthetic/phantom.ipynb #92bcd70e
+# %% ../../nbs/synthetic/phantom.ipynb #d06a4ba8
 def develop(
     reading:np.ndarray, # from `expose`
     soft:np.ndarray, # soft tissue's line integrals: they set the window
@@ -295,9 +320,10 @@ def develop(
 )->np.ndarray: # 0 to 1, bone bright
     "What is shown: the logarithm, windowed by the soft tissue and bent a little"
     ex = ex or Exposure()
-    thick = float(np.percentile(soft, 95))
-    low, high = .12*thick-.02, thick*.75+1.1/ex.gain
-    x = np.clip((-np.log(reading)-low)/(high-low), 0, 1.15)
+    thick = float(np.percentile(soft, 90))
+    even = .45*ndimage.gaussian_filter(soft, max(soft.shape)/24) # what a reader's console calls tissue equalization
+    low, high = .06*thick, .62*thick+(.55+.13*thick)/ex.gain
+    x = np.clip((-np.log(reading)-even-low)/(high-low), 0, 1.15)
     x = (1-np.exp(-1.5*x**ex.curve))/(1-np.exp(-1.5*1.05))
     h, w = x.shape
     t, b, le, r = (int(round(m*s)) for m, s in zip(ex.margins, (h,h,w,w), strict=True))
