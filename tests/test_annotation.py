@@ -1,0 +1,259 @@
+"Labels from reports: promises kept, groups kept whole, nothing stops on bad reports, models without code"
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from radinet_nb.analysis.annotate import annotate_reports, in_chunks, label_studies, read_reports
+from radinet_nb.analysis.annotation import (
+    ReportClassifier,
+    choose_thresholds,
+    fit_annotator,
+    label_reports,
+    load_annotator,
+    save_annotator,
+    split_by_group,
+)
+from radinet_nb.analysis.audit import apparent_error, audit_estimate, audit_sample, rate_interval
+from radinet_nb.analysis.report_rules import mention_status, read_negation
+from radinet_nb.analysis.reports import clean_report, clean_reports, near_duplicates, plain_text, tie_groups
+from radinet_nb.errors import InputError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+data = Path(os.environ.get('RADINET_DATA') or Path(__file__).resolve().parents[2]/'shared'/'data')
+bones, kinds = ['radius', 'ulna', 'scaphoid', 'capitate', 'lunate'], ['transverse', 'comminuted', 'oblique', 'buckle', 'subtle']
+tails = ['soft tissue swelling', 'joint spaces are preserved', 'alignment is normal', 'mild osteopenia', 'cast in place', 'neutral variance']
+
+
+def hospital(n=1200, labelled=700, seed=0):
+    "Made-up reports with patients, the first of them labelled; and the truth"
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, n)
+    say = lambda o: (('There is a ' if o else 'No ') + f'{rng.choice(kinds)} fracture of the {rng.choice(bones)}. '
+                     + '. '.join(rng.permutation(tails)[:4]) + '.')
+    patients, shown = rng.integers(0, n//2, n).astype(str), [*y[:labelled], *[None]*(n-labelled)]
+    return pd.DataFrame({'study':[f'S{i}' for i in range(n)], 'patient':patients, 'report':[say(o) for o in y], 'fracture':shown}), y
+
+
+@parametrize_with_checks([ReportClassifier()])
+def test_estimator(estimator, check): check(estimator)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(st.text(), st.binary(), st.none()))
+def test_any_text_is_read(raw):
+    text, remarks = plain_text(raw)
+    assert text == '' or 'empty' not in remarks
+    assert set(clean_report(text)) <= set("abcdefghijklmnopqrstuvwxyz_' ")
+
+
+def test_identities_do_not_survive_cleaning():
+    text = clean_report('Mr. seen by Dr. Jane Doe. **NAME[AAA BBB] MRN 123456, 12/05/2019. Electronically signed by: John Roe MD')
+    assert not {'jane', 'doe', 'aaa', 'john', 'roe'} & set(text.split()) and not any(o.isdigit() for o in text)
+
+
+def test_near_copies_share_a_group():
+    frame, _ = hospital(150)
+    texts = clean_reports(pd.concat([frame.report, frame.report+' unchanged'], ignore_index=True)).text
+    group = near_duplicates(texts)
+    sets = [{tuple(w[i:i+3]) for i in range(len(w)-2)} for w in (['^', *o.split(), '$'] for o in texts)]
+    pairs = [(i, j) for i in range(100) for j in range(len(sets)) if len(sets[i] & sets[j]) >= 0.8*len(sets[i] | sets[j])]
+    assert np.mean([group[i] == group[j] for i,j in pairs]) > 0.99
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
+def test_ties_divide_no_key(keys):
+    a, b = map(list, zip(*keys, strict=True))
+    group = tie_groups(a, b)
+    for key in (a, b): assert pd.Series(group).groupby(key).nunique().max() == 1
+    assert (tie_groups(group) == group).all()
+
+
+def test_no_group_on_two_sides():
+    frame, y = hospital(600)
+    group = tie_groups(frame.patient, near_duplicates(clean_reports(frame.report).text))
+    for seed in range(5):
+        test = split_by_group(y, group, seed=seed)
+        assert not set(group[test]) & set(group[~test]) and 0.05 < test.mean() < 0.4
+
+
+def test_templates_stay_in_training():
+    y, group = np.tile([0, 1], 100), np.r_[np.zeros(80, int), np.arange(1, 121)]
+    assert not split_by_group(y, group)[:80].any()
+    with pytest.raises(InputError, match='no split'): split_by_group([0, 1]*5, [0]*10)
+
+
+def test_stated_error_is_kept():
+    broken = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        p = rng.beta(0.3, 0.3, 3000)
+        y = rng.binomial(1, p)
+        got = choose_thresholds(p[:1500], y[:1500], np.arange(1500), error=0.05)
+        one, zero = p >= got['high'], p <= got['low']
+        broken += [one.any() and 1-p[one].mean() > 0.05, zero.any() and p[zero].mean() > 0.05]
+    assert np.mean(broken) <= 0.05
+
+
+def test_thresholds_know_dependence():
+    p, y = np.r_[np.full(300, 0.99), np.full(300, 0.01)], np.r_[np.ones(300, int), np.zeros(300, int)]
+    assert choose_thresholds(p, y, np.arange(600), error=0.02)['covered'] == 1
+    assert choose_thresholds(p, y, np.arange(600)//10, error=0.02)['covered'] == 0 # 30 patients with ten reports each
+
+
+def test_probabilities_are_calibrated():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(1, (3000, 30)).astype(float)
+    y = rng.binomial(1, 1/(1+np.exp(-(X[:, :5].sum(1)-5))))
+    p = ReportClassifier(C=1000).fit(X[:1500], y[:1500]).predict_proba(X[1500:])[:, 1]
+    for low,high in ((0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1)):
+        at = (p >= low) & (p < high)
+        assert abs(p[at].mean() - y[1500:][at].mean()) < 0.06
+
+
+@pytest.mark.parametrize('noise', [0.0, 0.05, 0.1, 0.2])
+def test_label_noise_follows_theory_and_the_audit(noise):
+    "A noisy reference shows e + r - 2er; the audit sample finds the error of flipped labels"
+    rng = np.random.default_rng(int(100*noise))
+    p = rng.beta(0.1, 0.1, 20_000)
+    truth, label = rng.binomial(1, p), (p > 0.5).astype(int)
+    flip = lambda o: np.where(rng.random(len(p)) < noise, 1-o, o)
+    expected = apparent_error((label != truth).mean(), noise)
+    assert abs((label != flip(truth)).mean() - expected) < 0.01
+    pool = pd.DataFrame({'label':flip(label), 'confidence':np.maximum(p, 1-p), 'truth':truth})
+    sample = audit_sample(pool, 400, seed=1)
+    found = audit_estimate(sample.assign(by_hand=sample.truth)).loc['error']
+    assert found.low <= expected <= found.high
+
+
+def test_audit_refuses_what_it_cannot_use():
+    pool = pd.DataFrame({'label':pd.array([1, None]*50, dtype='Int8'), 'confidence':0.9})
+    assert audit_sample(pool, 20).label.notna().all()
+    with pytest.raises(InputError, match='no label'): audit_sample(pool.assign(label=pd.NA))
+    assert rate_interval([])[1:] == (0.0, 1.0)
+
+
+def test_annotate_from_files(tmp_path):
+    frame, y = hospital()
+    (tmp_path/'export').mkdir()
+    columns = frame.rename(columns={'study':'AccessionNumber'})
+    columns[['AccessionNumber', 'patient', 'report']].to_csv(tmp_path/'export'/'reports.csv', index=False)
+    columns[['AccessionNumber', 'fracture']].dropna().astype({'fracture':int}).to_csv(tmp_path/'export'/'labels.csv', index=False)
+    run = annotate_reports(tmp_path/'export', out=tmp_path/'out', error=0.05, jobs=1, audit=60)
+    labels = run.table('labels.csv')
+    assert labels.key.tolist() == frame.study.tolist() and run.record['handed_on'] > 200
+    new = labels[(labels.label_source == 'report') & labels.label.notna()]
+    assert (new.label == y[new.key.str[1:].astype(int)]).mean() > 0.95
+    assert labels.groupby('group').split.nunique().max() == 1
+    assert not any(o in (run.folder/'labels.csv').read_text() for o in frame.report[:50])
+    assert {o.suffix for o in (run.folder/'model').iterdir()} == {'.json', '.safetensors'}
+    audit = run.table('audit.csv')
+    audit['by_hand'] = y[audit.key.str[1:].astype(int)]
+    assert audit_estimate(audit).rate['error'] < 0.05
+    frame.to_parquet(tmp_path/'studies.parquet')
+    again = annotate_reports(tmp_path/'studies.parquet', out=tmp_path/'again', error=0.05, jobs=1, audit=60).table('labels.csv')
+    pd.testing.assert_frame_equal(again, labels)
+    with pytest.raises(InputError, match='finished run'): annotate_reports(frame, out=tmp_path/'out')
+
+
+def test_labelled_apart_and_study_table(tmp_path):
+    frame, y = hospital()
+    frame.iloc[:700].to_csv(tmp_path/'labelled.csv', index=False)
+    frame.iloc[700:].drop(columns='fracture').to_csv(tmp_path/'reports.csv', index=False)
+    labels = annotate_reports(tmp_path/'reports.csv', tmp_path/'labelled.csv', tmp_path/'out', error=0.05, jobs=1).table('labels.csv')
+    assert sorted(labels.key) == sorted(frame.study)
+    studies = pd.DataFrame({'study':frame.study, 'label':pd.array(frame.fracture, dtype='Int8')})
+    studies['label_source'] = pd.array(np.where(studies.label.notna(), 'expert', None), dtype='string')
+    got = label_studies(studies, labels)
+    assert got.label[:700].equals(studies.label[:700]) and (got.label_source[700:].dropna() == 'report').all()
+    assert got.label.notna().sum() == 700 + labels[labels.label_source == 'report'].label.notna().sum()
+
+
+bad = {'empty':('', 'empty'), 'blank':(' \n\t ', 'empty'),
+       'german':('Keine Fraktur, der Radius ist intakt und nicht disloziert.', 'not English'),
+       'russian':('\u041f\u0435\u0440\u0435\u043b\u043e\u043c \u043b\u0443\u0447\u0435\u0432\u043e\u0439 \u043a\u043e\u0441\u0442\u0438',
+                  'not English'), 'megabyte':('There is swelling of the wrist. '*32_000, 'long'),
+       'html':('<html><body><p>No fracture.</p></body></html>', 'html'), 'broken html':('<p>No <b>fracture <table', 'html'),
+       'rtf':(r'{\rtf1\ansi\deff0 No fracture.\par}', 'rtf'),
+       'broken rtf':(r'{\rtf1{\fonttbl No \b fracture', 'rtf'),
+       'mojibake':('Fracture d\u00c3\u00a9plac\u00c3\u00a9e of the radius', 'encoding'),
+       'bytes':('Fracture d\udce9plac\udce9e of the radius', 'encoding'), 'nul':('No\x00 fracture', ''), 
+       'one word':('x'*1_000_000, 'long')}
+
+
+def test_bad_reports_are_rows_with_remarks(tmp_path):
+    frame, _ = hospital()
+    odd = pd.DataFrame({'study':list(bad), 'patient':list(bad), 'report':pd.Series([o for o,_ in bad.values()], dtype=object)})
+    clash = ['There is a subtle fracture of the ulna. Cast in place.', 'No subtle fracture of the ulna. Cast in place.']
+    same = pd.DataFrame({'study':['twin', 'twin', 'clash', 'clash', 'say1', 'say0'], 'patient':['t', 't', 'c', 'c', 'd', 'd'],
+                         'report':[frame.report[0]]*2 + clash + ['The same words with two labels.']*2, 'fracture':[None]*4+[1, 0]})
+    labels = annotate_reports(pd.concat([frame, odd, same], ignore_index=True), out=tmp_path/'out', error=0.05, jobs=1).table('labels.csv')
+    by = labels.fillna({'remarks':''}).set_index('key')
+    for name,(_,remark) in bad.items(): assert remark in by.remarks[name], name
+    for name in ('empty', 'blank', 'german', 'russian'): assert pd.isna(by.label[name]), name
+    assert by.remarks['twin'].str.contains('duplicate').tolist() == [False, True] and by.group['twin'].nunique() == 1
+    assert by.status['clash'].tolist() == ['contradicting']*2 and by.label['clash'].isna().all()
+    assert by.status[['say1', 'say0']].tolist() == ['contradicting']*2
+
+
+def test_wrong_encoding_in_a_csv(tmp_path):
+    (tmp_path/'r.csv').write_bytes('study,report\n1,Fracture d\u00e9plac\u00e9e\n'.encode('cp1252')+'2,na\u00efve\n'.encode())
+    read = clean_reports(read_reports(tmp_path/'r.csv').report)
+    assert read.values.tolist() == [['fracture deplacee', 'encoding'], ['naive', '']]
+
+
+@pytest.mark.parametrize('frame, words', [
+    (pd.DataFrame({'study':[1], 'words':['x']}), 'no column for the report'),
+    (pd.DataFrame({'study':[1, 2], 'report':['x', 'y'], 'fracture':['1', 'maybe']}), 'row 3'),
+    (pd.DataFrame({'study':[1, 2], 'report':['x', 'y'], 'fracture':[1, 0]}), 'have no patient'),
+    (pd.DataFrame({'study':range(30), 'patient':range(30), 'report':['a fracture', 'none']*15, 'fracture':1}), 'one label only')])
+def test_bad_tables_say_what_is_wrong(tmp_path, frame, words):
+    with pytest.raises(InputError, match=words): annotate_reports(frame, out=tmp_path/'out', jobs=1)
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(InputError, match='does not exist'): read_reports(tmp_path/'none.csv')
+    (tmp_path/'empty.csv').write_text('')
+    with pytest.raises(InputError, match='no table'): read_reports(tmp_path/'empty.csv')
+    with pytest.raises(InputError, match='no reports.csv'): read_reports(tmp_path)
+
+
+def test_model_on_disk_is_text_and_numbers(tmp_path):
+    frame, y = hospital(300, 300)
+    texts = clean_reports(frame.report)
+    annotator, _ = fit_annotator(texts.text, y, np.arange(300), error=0.1)
+    save_annotator(annotator, tmp_path/'m')
+    pd.testing.assert_frame_equal(label_reports(load_annotator(tmp_path/'m'), texts), label_reports(annotator, texts))
+    told = json.loads((tmp_path/'m'/'vocabulary.json').read_text())
+    (tmp_path/'m'/'vocabulary.json').write_text(json.dumps(told[:-1]))
+    with pytest.raises(InputError, match='do not belong together'): load_annotator(tmp_path/'m')
+
+
+def test_chunks_and_processes_change_nothing():
+    frame, _ = hospital(300)
+    pd.testing.assert_frame_equal(in_chunks(clean_reports, frame.report, chunk=70, jobs=2), clean_reports(frame.report))
+
+
+def test_rules_on_real_sentences():
+    path = data/'negation'/'rsAnnotations-1-120-random.txt'
+    if not path.exists(): pytest.skip('the NegEx sentences are not here: set RADINET_DATA to a folder that holds negation/')
+    table = read_negation(path)
+    assert len(table) == 2376 and (table.start < 0).sum() < 15
+    said = np.array([o.start >= 0 and mention_status(o.sentence, o.start, o.stop) == 'negated' for o in table.itertuples()])
+    truth = table.negated == 1
+    assert (said & truth).sum()/said.sum() > 0.94 and (said & truth).sum()/truth.sum() > 0.94
+
+
+def test_real_dictations():
+    path = data/'reports'/'mtsamples_radiology_orthopedic.csv'
+    if not path.exists(): pytest.skip('the dictations are not here: set RADINET_DATA to a folder that holds reports/')
+    raw = pd.read_csv(path).transcription
+    cleaned = clean_reports(raw)
+    assert (cleaned.text != '').all() and (cleaned.remarks == '').mean() > 0.9
+    group = near_duplicates(cleaned.text)
+    assert pd.Series(group).groupby(raw).nunique().max() == 1 and len(np.unique(group)) <= raw.nunique()
