@@ -28,14 +28,14 @@ def versions()->dict[str,str]: # package name to version, of those that are inst
         except metadata.PackageNotFoundError: pass
     return res
 
-# %% ../../nbs/data/runs.ipynb #ec9108a7
+# %% ../../nbs/data/runs.ipynb #e45eda63
 def commit(
     folder:str|Path='.', # anywhere inside the checkout
 )->str|None: # 40 hex digits, with `+changes` when the tree differs from it; None outside a checkout
-    "The commit that the code stands at"
+    "The commit that the code stands at; a copy without git, as in a container, may name it in `RADINET_COMMIT`"
     def git(*args): return subprocess.run(['git', '-C', str(folder), *args], capture_output=True, text=True, check=True).stdout.strip()
     try: return git('rev-parse', 'HEAD') + ('+changes' if git('status', '--porcelain', '--untracked-files=no') else '')
-    except (subprocess.CalledProcessError, FileNotFoundError): return None
+    except (subprocess.CalledProcessError, FileNotFoundError): return os.environ.get('RADINET_COMMIT')
 
 # %% ../../nbs/data/runs.ipynb #ba862593
 def peak_memory()->float: # MiB
