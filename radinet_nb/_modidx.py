@@ -737,6 +737,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'radinet_nb/learning/schedules.py')},
             'radinet_nb.learning.transfer': { 'radinet_nb.learning.transfer.best_device': ( 'learning/transfer.html#best_device',
                                                                                             'radinet_nb/learning/transfer.py'),
+                                              'radinet_nb.learning.transfer.learner_from_frame': ( 'learning/transfer.html#learner_from_frame',
+                                                                                                   'radinet_nb/learning/transfer.py'),
                                               'radinet_nb.learning.transfer.leave': ( 'learning/transfer.html#leave',
                                                                                       'radinet_nb/learning/transfer.py'),
                                               'radinet_nb.learning.transfer.predict': ( 'learning/transfer.html#predict',

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'LEARNED', 'set_seed', 'best_device', 'predict', 'rows_for', 'start_from', 'train_stage', 'leave',
-           'run_chain']
+           'run_chain', 'learner_from_frame']
 
-# %% ../../nbs/learning/transfer.ipynb #eece8c9c
+# %% ../../nbs/learning/transfer.ipynb #835fbd40
 import os, random
 from pathlib import Path
 
@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.cache import ImageCache
+from ..data.cache import ImageCache, build_cache
 from ..data.loaders import class_weights, classes_of, dataloaders, eval_loader
 from ..data.runs import OpenRun, Run, load_run
-from ..data.studies import check_disjoint, fingerprint
+from ..data.studies import check_disjoint, fingerprint, split_studies, study_table
 from ..errors import InputError
 from .networks import Network, carry, load_weights, save_weights
 from .schedules import fit_schedule, make_learner, paper_schedule, staged_schedule, summary
@@ -170,3 +170,30 @@ def run_chain(
         runs.append(train_stage(studies, cache, Path(folder)/name, name=name, source=source, **common | arguments))
         source = runs[-1].folder
     return runs
+
+# %% ../../nbs/learning/transfer.ipynb #e4f7d3d1
+def learner_from_frame(
+    frame:pd.DataFrame, # columns `path`, `label` (0 or 1) and `patient`; others of the study table as far as they are known
+    folder:str|Path, # where the image cache goes
+    backbone:str='densenet169', # as `networks.build` takes it
+    source:str|Path='', # a run or a weights file to start from; empty: random weights
+    pixels:int=224, # side of an image
+    task:str='fracture', # `fracture` or `body_part`
+    group:str='patient', # the column whose values must not stand on two sides of the split
+    shares:tuple=(0.8, 0.1, 0.1), # training, validation, test
+    batch_size:int=16, # images a step
+    seed:int=0, # of split, weights, order and augmentation
+    jobs:int=1, # processes that read images
+    device:str='', # empty: CUDA where there is one
+): # a fastai `Learner`; `learn.studies` is the table with its splits, `learn.cache` the images
+    "A learner on a data frame of image paths, split by patient"
+    set_seed(seed)
+    studies = split_studies(study_table(frame, group=group), shares=shares, seed=seed)
+    cache = build_cache(studies, folder, pixels, jobs=jobs)
+    rows = rows_for(studies[studies.path.isin(cache.paths)], task)
+    network = Network(backbone, n_classes=len(classes_of(rows, task)))
+    start_from(network, source, rows)
+    dls = dataloaders(cache, rows, task, batch_size=batch_size, seed=seed, device=torch.device(device) if device else best_device())
+    learn = make_learner(dls, network, class_weights(rows, task))
+    learn.studies, learn.cache = rows, cache
+    return learn

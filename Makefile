@@ -1,0 +1,37 @@
+# Works on a machine with Python 3.11 to 3.13, make and a package index: the first target makes .venv and installs everything.
+PYTHON ?= python3
+PROFILE ?= demo
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: reproduce test lab bench readme figures clean
+
+# installed once, and again when the requirements change; uv only makes it faster
+$(VENV)/.installed: settings.ini setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else 'Python 3.11 to 3.13 is needed, this is ' + sys.version.split()[0] + ': make PYTHON=python3.12')"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (torch with CUDA is several GB: minutes on a slow line)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	@$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]' || $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+reproduce: $(VENV)/.installed ## every table and figure of a profile, ending with the report's path
+	@$(BIN)/radinet reproduce --profile $(PROFILE) $(ARGS)
+
+test: $(VENV)/.installed ## notebooks clean and exported, lessons, tests, the smoke profile from end to end
+	@$(BIN)/python tests/run.py
+
+lab: $(VENV)/.installed ## read and edit the notebooks
+	$(BIN)/jupyter lab nbs
+
+bench: $(VENV)/.installed ## measure, and write benchmarks/*.json
+	for f in benchmarks/*.py; do $(BIN)/python $$f || exit 1; done
+
+readme: $(VENV)/.installed ## README.md from nbs/index.ipynb
+	$(BIN)/jupyter nbconvert --to markdown --log-level WARN --output-dir . --output README nbs/index.ipynb
+
+figures: reproduce ## keep the figures of the last run in the tree
+	cp runs/$(PROFILE)/karam2021/performance/main/fig*.svg figures/
+
+clean: ## runs and build products; the environment stays
+	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache
