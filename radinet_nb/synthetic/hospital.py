@@ -120,11 +120,12 @@ def thing_of(row, h):
     return str(rng.choice(dict(hand=['ring','bracelet','splint'], finger=['splint','cast'], wrist=['bracelet','cast','splint','plate']).get(
         row.part, ['bracelet','cast'])))
 
-# %% ../../nbs/synthetic/hospital.ipynb #c8b8d6f3
+# %% ../../nbs/synthetic/hospital.ipynb #10d81818
 def study_views(
     row, # of the population
     h:Hospital, # the knobs
-)->tuple: # list of (view, image, side), what is broken or None
+    render:bool=True, # False: cameras and limbs only
+)->tuple: # list of (view, image or camera, camera or limb), what is broken or None, the last limb
     "The images of one study"
     rng = np.random.default_rng([h.seed, 12, row.study])
     ims, broken, thing = [], None, thing_of(row, h)
@@ -141,6 +142,7 @@ def study_views(
             curve=rng.uniform(.85,1.15)+.3*h.shift,
             margins=tuple(np.maximum(0, rng.normal(.01,.02,4))), seed=int(rng.integers(2**31)))
         at = (rng.uniform(.03,.12), rng.choice([.05,.82])+rng.uniform(0,.05))
+        if not render: ims.append((view, cam, limb)); continue
         ims.append((view, radiograph(limb, cam, ex, row.side, at), cam))
     return ims, broken, limb
 
@@ -154,7 +156,7 @@ packed = (RLELossless, JPEG2000Lossless)
 syntaxes = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, JPEG2000Lossless, DeflatedExplicitVRLittleEndian)
 machines = (('SYNTHETIC Alpha','CR-1'), ('SYNTHETIC Beta','Panel 7'), ('SYNTHETIC Gamma','DX 30'))
 
-# %% ../../nbs/synthetic/hospital.ipynb #3082f0f0
+# %% ../../nbs/synthetic/hospital.ipynb #42b2137a
 def dicom(
     row, # of the population
     h:Hospital, # the knobs
@@ -166,6 +168,7 @@ def dicom(
     "One view as a DICOM file with a header as hospitals write them"
     rng = np.random.default_rng([h.seed, 13, row.study, number])
     syntax = syntaxes[int(rng.choice(len(syntaxes), p=[.45,.3,.1,.1,.05]))]
+    if syntax==JPEG2000Lossless and min(image.shape)<64: syntax = RLELossless # six wavelet levels need 32 pixels a side
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ComputedRadiographyImageStorage, uid(h, row.study, number)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax in packed else syntax

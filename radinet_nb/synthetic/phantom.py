@@ -38,9 +38,9 @@ class Camera:
         q = np.asarray(p)-self.center
         return (self.shape[1]-1)/2 + q@self.right/self.pixel, (self.shape[0]-1)/2 - q@self.up/self.pixel
 
-# %% ../../nbs/synthetic/phantom.ipynb #8ec32a53
+# %% ../../nbs/synthetic/phantom.ipynb #0b98b6a1
 # center along z in mm, height in mm, width over height, finger tips up
-framing = dict(finger=(118,118,.56,1), hand=(66,226,.78,1), wrist=(-14,168,.72,1), forearm=(-128,330,.5,1), elbow=(-246,190,.8,-1),
+framing = dict(finger=(118,118,.56,1), hand=(66,226,.78,1), wrist=(-16,138,.72,1), forearm=(-128,330,.5,1), elbow=(-246,190,.8,-1),
     humerus=(-405,400,.5,-1), shoulder=(-528,235,1.0,-1))
 views = dict(frontal=0., oblique=45., lateral=90.)
 
