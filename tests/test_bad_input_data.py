@@ -146,3 +146,32 @@ def test_a_hospital_export_loses_nothing_and_names_nobody(tmp_path):
     assert studies.label.isna().sum() == 2 and studies.age.max() == 90
     text = studies.drop(columns='path').to_csv()
     assert not any(o in text for o in ('Roe', 'Jane', 'MRN', '1.2.', '2021', 'Smith')) and 'fracture of the radius' in text
+
+
+def test_ingest_accounts_for_every_file_resumes_and_names_nobody(tmp_path, capfd):
+    import json
+
+    from radinet_nb.data.ingest import ingest
+    rng, export, out = np.random.default_rng(1), tmp_path/'export', tmp_path/'out'
+    for i in range(8): write_dicom(export/f'Roe_{i}.dcm', ramp+i, StudyInstanceUID=f'1.2.{i//2}', PatientID=f'MRN{i//4}', StudyDate='20200301',
+                                   PatientBirthDate='19201224', InstitutionName='Saint Nowhere', StudyDescription='Jane wrist')
+    good = (export/'Roe_0.dcm').read_bytes()
+    for i in range(30): (export/f'Jane_{i}').write_bytes(damaged(good, rng))
+    write_dicom(export/'huge', ramp, Rows=65535, Columns=65535)
+    (export/'archive.zip').write_bytes(b'PK\x03\x04'+bytes(100)); (export/'link').symlink_to('/etc/hostname')
+    (export/'reports.csv').write_text('StudyInstanceUID,report\n1.2.0,"Jane Roe of Saint Nowhere, born 24.12.1920, MRN0: fracture"\n')
+    account = ingest(export, out, tmp_path/'key', pixels=32, jobs=2)
+    assert account['converted']+account['skipped']+account['quarantined'] == account['seen'] == 41
+    assert account['converted'] >= 8 and account['studies_under_two_patients'] == 0
+    assert {'claims 65535 x 65535 pixels', 'is a link'} <= set(pd.read_csv(out/'quarantine.csv').reason)
+    written = b''.join(f.read_bytes() for f in out.rglob('*') if f.is_file())+' '.join(map(str, out.rglob('*'))).encode()
+    said = capfd.readouterr()
+    written += (said.out+said.err).encode()
+    for secret in ('Roe', 'Jane', 'MRN', 'Nowhere', '1.2.0', '20200301', '1920', '24.12'): assert secret.encode() not in written
+    studies = (out/'studies.parquet').read_bytes()
+    # as if killed: half the journal, its last line torn
+    lines = (out/'journal.jsonl').read_text().splitlines()
+    (out/'journal.jsonl').write_text('\n'.join(lines[:20])+'\n'+lines[20][:30])
+    next((out/'images').iterdir()).unlink()
+    assert ingest(export, out, tmp_path/'key', pixels=32, jobs=2) == account == json.loads((out/'account.json').read_text())
+    assert (out/'studies.parquet').read_bytes() == studies

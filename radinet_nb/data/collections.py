@@ -6,8 +6,8 @@
 __all__ = ['mura_path', 'suffixes', 'sources', 'Reading', 'quarantine_table', 'need', 'need_files', 'read_csv', 'need_grouping',
            'mura_files', 'read_mura', 'coco_boxes', 'yolo_boxes', 'upright_size', 'fracatlas_boxes', 'one_of',
            'fracatlas_groups', 'read_fracatlas', 'read_grazpedwri', 'read_classes', 'read_mednist', 'hospital_values',
-           'merge_people', 'hospital_table', 'header_row', 'hospital_key', 'read_hospital', 'Source', 'read_collection',
-           'join_collections']
+           'merge_people', 'hospital_table', 'safe_facts', 'header_row', 'hospital_key', 'read_hospital', 'Source',
+           'read_collection', 'join_collections']
 
 # %% ../../nbs/data/collections.ipynb #a85faf73
 import inspect
@@ -289,12 +289,11 @@ def merge_people(facts:pd.DataFrame)->tuple: # patient of each row, number of st
         for p in ids.iloc[1:]: owner[max(root(p), root(ids.iloc[0]))] = min(root(p), root(ids.iloc[0]))
     return facts.patient.map(root), double
 
-# %% ../../nbs/data/collections.ipynb #68b591cd
+# %% ../../nbs/data/collections.ipynb #11a5bcad
 def hospital_table(
-    facts:list, # of dicts, one a usable file: `header_facts`, `path`, and `names` for the scrubbing
+    facts:list, # of dicts, one a usable file: `safe_facts` and `path`, and `names` for the scrubbing
     labels:dict, # pseudonym of study or accession -> values of labels.csv
     reports:dict, # the same of reports.csv
-    key:bytes, # the hospital's key
     collection:str='hospital', # its name in the table
 )->tuple: # study table, counts
     "The study table of a hospital from header facts, labels and reports"
@@ -307,7 +306,7 @@ def hospital_table(
     label = [pd.NA if not v or c else int(float(v[0])) for v,c in zip(said, clash, strict=True)]
     known = set(t.study) | set(t.accession.dropna())
     studies = study_table(t.assign(
-        date=[shift_date(key, p, d) for p,d in zip(t.patient, t.date, strict=True)], label=pd.array(label, dtype='Int8'),
+        label=pd.array(label, dtype='Int8'),
         label_source=[pd.NA if v is pd.NA else 'expert' for v in label],
         report=[scrub(' '.join(v), names.get(s, ())) if v else pd.NA for v,s in zip(told, t.study, strict=True)])[
         ['patient', 'study', 'view', 'body_part', 'label', 'label_source', 'age', 'sex', 'date', 'report', 'path', 'side', 'series', 'image']],
@@ -316,16 +315,23 @@ def hospital_table(
                          labels_without_images=len(set(labels)-known), reports_without_images=len(set(reports)-known),
                          studies_under_two_patients=merged)
 
-# %% ../../nbs/data/collections.ipynb #3f1f5b60
+# %% ../../nbs/data/collections.ipynb #ba99a220
+def safe_facts(ds, key:bytes)->dict:
+    "The facts of a parsed file that the study table needs, dates moved; `InputError` where it cannot be used"
+    from radinet_nb.data.dicom import check_image, header_facts
+    check_image(ds, pixels=False)
+    facts = header_facts(ds, key)
+    for k,what in ('patient', 'patient id'), ('study', 'study id'), ('image', 'image id'):
+        if not facts[k]: raise InputError(f'has no {what}', mend='ask who made the export')
+    return facts | dict(date=shift_date(key, facts['patient'], facts['date']))
+
+# %% ../../nbs/data/collections.ipynb #68904674
 def header_row(path, key:bytes, seen:set)->dict:
     "The facts of one file of an export; `InputError` where it cannot be used"
-    from radinet_nb.data.dicom import check_image, header_facts, names_in, read_dataset, silent
+    from radinet_nb.data.dicom import names_in, read_dataset, silent
     ds = read_dataset(path, pixels=False)
     with silent('the header cannot be read'):
-        check_image(ds, pixels=False)
-        facts = header_facts(ds, key)
-        for k,what in ('patient', 'patient id'), ('study', 'study id'), ('image', 'image id'):
-            if not facts[k]: raise InputError(f'has no {what}', mend='ask who made the export')
+        facts = safe_facts(ds, key)
         if facts['image'] in seen: raise InputError('holds the same image id as another file', mend='leave one out')
         seen.add(facts['image'])
         return facts | dict(path=str(path), names=names_in(ds))
@@ -343,7 +349,7 @@ def hospital_key(
     raise InputError('a hospital export needs a key file for its pseudonyms', path,
                      'name one that stays in the hospital; it is made if there is none')
 
-# %% ../../nbs/data/collections.ipynb #0b080ce5
+# %% ../../nbs/data/collections.ipynb #73df6a60
 def read_hospital(
     path, # folder with DICOM files anywhere below it, labels.csv and reports.csv
     key, # key file, made on first use: keep it in the hospital, outside of what is passed on
@@ -358,7 +364,7 @@ def read_hospital(
         try: facts.append(header_row(f, key, seen))
         except InputError as e: out.append((str(f.relative_to(path)), e.what))
     if not facts: raise InputError(f'holds no DICOM radiograph among {len(files)} files', path, 'name the folder of the export')
-    studies, counts = hospital_table(facts, hospital_values(tables[0], 'fracture', key), hospital_values(tables[1], 'report', key), key, collection)
+    studies, counts = hospital_table(facts, hospital_values(tables[0], 'fracture', key), hospital_values(tables[1], 'report', key), collection)
     return Reading(studies, quarantine_table(out), dict(files=len(files), used=len(studies), quarantined=len(out)) | counts)
 
 # %% ../../nbs/data/collections.ipynb #77cadc63
