@@ -59,16 +59,16 @@ def check_parameters(
 
 def notebook_name(notebook): return '/'.join(Path(notebook).with_suffix('').parts[-2:])
 
-# %% ../nbs/plan.ipynb #9ebb2d79
-SECTIONS = ('ingest', 'general', 'radiology', 'wrist', 'performance', 'report') # of a profile; radiology and wrist are both stage.ipynb
+# %% ../nbs/plan.ipynb #ada62c2b
+SECTIONS = ('ingest', 'general', 'radiology', 'wrist', 'control', 'performance', 'report') # radiology, wrist and control are stage.ipynb
 
 WHOLE = ('seeds', 'threads', 'controls') # what a profile says of the whole
 
-def section_notebook(section): return {'radiology': 'stage', 'wrist': 'stage'}.get(section, section)
+def section_notebook(section): return {'radiology': 'stage', 'wrist': 'stage', 'control': 'stage'}.get(section, section)
 
 def nearest(word, known): return difflib.get_close_matches(word, known, n=1, cutoff=0)[0]
 
-# %% ../nbs/plan.ipynb #2273654c
+# %% ../nbs/plan.ipynb #b31f67a9
 def load_profile(
     name:str, # `smoke`, `demo`, `open` or `paper`
     root:Path, # the checkout
@@ -85,7 +85,8 @@ def load_profile(
         if key in WHOLE: profile[key] = value; continue
         section, _, param = key.partition('.')
         if section not in SECTIONS or not param:
-            raise InputError(f'{key!r} is not SECTION.PARAMETER', where='--set', mend=f'sections are {", ".join(SECTIONS)}; or one of {", ".join(WHOLE)}')
+            raise InputError(f'{key!r} is not SECTION.PARAMETER', where='--set',
+                             mend=f'sections are {", ".join(SECTIONS)}; or one of {", ".join(WHOLE)}')
         profile.setdefault(section, {})[param] = value
     for key, path in (data or {}).items():
         if key not in profile['data']:
@@ -97,7 +98,9 @@ def load_profile(
         if path != 'synthetic' and not Path(path).is_dir():
             raise InputError('no such folder', where=f'--data {key}={path}', mend='name the folder that the collection was unpacked to')
     if general: profile['general'] |= general_choice(general)
-    for section in SECTIONS: check_parameters(profile.get(section) or {}, root/'nbs'/'papers'/'karam2021'/f'{section_notebook(section)}.ipynb')
+    for section in SECTIONS:
+        given = {k: v for k, v in (profile.get(section) or {}).items() if (section, k) != ('control', 'patients')}
+        check_parameters(given, root/'nbs'/'papers'/'karam2021'/f'{section_notebook(section)}.ipynb')
     return profile | {'name': name}
 
 # %% ../nbs/plan.ipynb #5945f23b
@@ -123,7 +126,7 @@ class Node:
         "Ids of the nodes that must be finished first"
         return [o for v in self.parents.values() for o in ([v] if isinstance(v, str) else v)]
 
-# %% ../nbs/plan.ipynb #c694fbc1
+# %% ../nbs/plan.ipynb #e624ba10
 def karam2021(
     profile:dict, # as `load_profile` gives it
 )->list[Node]: # in an order in which they could run
@@ -145,8 +148,9 @@ def karam2021(
     models = [o.id for o in res if o.params.get('name') in MODELS]
     controls = []
     if profile.get('controls'):
-        res.append(node('ingest', 'obvious', section('ingest') | {'data': profile['data'], 'difficulty': 'obvious', 'seed': 1}))
-        base = dict(seed=0, threads=threads) | section('wrist')
+        small = {k: v for k, v in section('control').items() if k == 'patients'} | {'difficulty': 'obvious', 'parts': ['wrist'], 'seed': 1}
+        res.append(node('ingest', 'obvious', section('ingest') | {'data': profile['data']} | small))
+        base = dict(seed=0, threads=threads) | section('wrist') | {k: v for k, v in section('control').items() if k != 'patients'}
         res.append(node('stage', 'control_obvious', base | {'name': 'control_obvious'}, ingested=res[-1].id))
         res.append(node('stage', 'control_shuffled', base | {'name': 'control_shuffled', 'shuffle_labels': True}, ingested=data))
         controls = [o.id for o in res[-2:]]

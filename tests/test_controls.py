@@ -1,0 +1,36 @@
+"A task that must be learned, and one that cannot be: obvious fractures, and permuted labels."
+import pandas as pd
+import pytest
+
+from radinet_nb.analysis.metrics import evaluate
+from radinet_nb.data.cache import build_cache, pair_views
+from radinet_nb.data.collections import hospital_key, read_hospital
+from radinet_nb.data.studies import split_studies
+from radinet_nb.learning.transfer import train_stage
+from radinet_nb.synthetic.hospital import write_hospital
+
+
+@pytest.fixture(scope='module')
+def wrists(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('controls')
+    write_hospital(folder/'export', patients=420, pixels=96, parts=['wrist'], difficulty='obvious', seed=5, jobs=2)
+    read = read_hospital(folder/'export', hospital_key(folder/'export')).studies
+    cases = pair_views(split_studies(read, shares=(0.6, 0.15, 0.25), seed=0))
+    return cases, build_cache(cases, folder/'cache', 64)
+
+
+def auc(run):
+    row = evaluate(run.predictions[run.predictions.split == 'test'], metrics=('auc',)).iloc[0]
+    return pd.Series(dict(value=row.value, low=row.low, high=row.high))
+
+
+@pytest.mark.slow
+def test_obvious_fractures_are_learned(wrists):
+    found = auc(train_stage(*wrists, backbone='densenet51', warmup=0, epochs=8, lr=0.003, batch_size=32, threads=2))
+    assert found.value >= 0.95, found
+
+
+@pytest.mark.slow
+def test_permuted_labels_are_not(wrists):
+    found = auc(train_stage(*wrists, backbone='densenet51', warmup=0, epochs=3, lr=0.003, batch_size=32, threads=2, shuffle_labels=True))
+    assert found.low <= 0.5 <= found.high, found

@@ -1,0 +1,68 @@
+"`pip install .` into a clean environment gives a library that works away from the checkout: the README's five lines."
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def five_lines():
+    cells = json.loads((ROOT/'nbs'/'index.ipynb').read_text())['cells']
+    text = '\n'.join(''.join(c['source']) for c in cells)
+    return text.split('```python\n')[1].split('```')[0]
+
+
+@pytest.fixture(scope='module')
+def clean(tmp_path_factory):
+    "The Python of a new environment with the package and its requirements, and nothing of the checkout"
+    folder = tmp_path_factory.mktemp('clean')
+    source = folder/'source'
+    ignore = shutil.ignore_patterns('.venv', 'runs', '.git', '*.egg-info', 'build', '__pycache__')
+    shutil.copytree(ROOT, source, ignore=ignore)
+    env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
+    uv = shutil.which('uv') or Path(sys.executable).with_name('uv')
+    subprocess.run([sys.executable, '-m', 'venv', folder/'venv', *([] if not Path(uv).exists() else ['--without-pip'])], check=True, env=env)
+    python = folder/'venv'/'bin'/'python'
+    install = [uv, 'pip', 'install', '-q', '--python', python] if Path(uv).exists() else [python, '-m', 'pip', 'install', '-q']
+    subprocess.run([*install, '-c', ROOT/'constraints.txt', source], check=True, env=env, cwd=folder)
+    shutil.rmtree(source)
+    return python, env
+
+
+@pytest.mark.slow
+def test_the_five_lines_of_the_readme_train(clean, tmp_path):
+    python, env = clean
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(60):
+        Image.fromarray(rng.integers(0, 255, (40, 30), dtype=np.uint8)).save(tmp_path/f'{i}.png')
+        rows.append(dict(path=str(tmp_path/f'{i}.png'), label=i % 2, patient=f'p{i//2}' if i % 4 < 2 else f'q{i}'))
+    pd.DataFrame(rows).to_csv(tmp_path/'radiographs.csv', index=False)
+    code = five_lines()
+    assert len(code.strip().splitlines()) == 5
+    code = code.replace('densenet169', 'densenet51').replace('pixels=224', 'pixels=32').replace('warmup=2, epochs=10', 'warmup=0, epochs=1')
+    code += '\nimport radinet_nb; print(radinet_nb.__file__, len(learn.studies))'
+    res = subprocess.run([python, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert res.returncode == 0, res.stderr[-2000:]
+    assert str(ROOT) not in res.stdout and res.stdout.split()[-1] == '60'
+
+
+def test_the_command_line_says_that_it_needs_a_checkout(clean, tmp_path):
+    python, env = clean
+    res = subprocess.run([python.with_name('radinet'), 'reproduce'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert res.returncode == 2 and 'clone the repository' in res.stderr and len(res.stderr.strip().splitlines()) == 1
+
+
+def test_the_published_numbers_and_the_style_travel(clean, tmp_path):
+    python, env = clean
+    code = "from radinet_nb.report.published import published; from radinet_nb.report.page import stylesheet; print(len(published('karam2021')), len(stylesheet()) > 100)"
+    res = subprocess.run([python, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert res.returncode == 0 and res.stdout.split()[1] == 'True', res.stderr[-1000:]

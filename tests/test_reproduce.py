@@ -1,0 +1,116 @@
+"The whole walk: the smoke profile, from nothing to the report; killed, resumed, repeated, touched."
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from radinet_nb.data.runs import load_run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def radinet(*args, **kwargs):
+    return subprocess.run([sys.executable, '-m', 'radinet_nb.cli', *map(str, args)], cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    "The runs of profile smoke, from a call that was killed after its first two nodes and a second one that resumed"
+    folder = tmp_path_factory.mktemp('runs')
+    command = [sys.executable, '-m', 'radinet_nb.cli', 'reproduce', '--profile', 'smoke', '--runs', str(folder)]
+    killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list((folder/'smoke').rglob('*.done'))) < 2 and killed.poll() is None: time.sleep(0.2)
+    assert killed.poll() is None, 'it ended before it could be killed'
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    first = {p.relative_to(folder): p.stat().st_mtime_ns for p in folder.rglob('*.done')}
+    time.sleep(5) # whatever it had started ends with it
+    res = radinet('reproduce', '--profile', 'smoke', '--runs', folder)
+    assert res.returncode == 0, res.stdout + res.stderr
+    assert {p: (folder/p).stat().st_mtime_ns for p in first} == first, 'what was finished was made again'
+    return folder/'smoke'
+
+
+def test_it_ends_with_a_report_that_shows_the_figure_and_the_table(runs):
+    page = (runs/'karam2021'/'report'/'main'/'report.html').read_text()
+    assert page.count('data:image/svg+xml;base64,') == 2 and 'Synthetic data.' in page and 'RadiNetRand_wrist' in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+    assert re.findall(r'<img(?![^>]*alt="[^"]+")', page) == []
+
+
+def test_every_run_is_whole(runs):
+    for name in ('ingest/main', 'general/General.seed0', 'stage/RadiNet_wrist.seed0', 'performance/main', 'report/main'):
+        run = load_run(runs/'karam2021'/name)
+        assert {'params.json', 'record.json', 'notebook.ipynb'} <= {p.name for p in run.folder.iterdir()}
+        assert {'commit', 'versions', 'device', 'seed', 'seconds', 'peak_memory_mib', 'parents', 'id'} <= set(run.record)
+    stage = load_run(runs/'karam2021'/'stage'/'RadiNet_wrist.seed0')
+    assert set(stage.record['parents']) == {'main', 'RadiNet.seed0'} and stage.record['synthetic'] and stage.record['fingerprint']
+    assert {'history.csv', 'weights.safetensors', 'predictions.parquet'} <= {p.name for p in stage.folder.iterdir()}
+    assert [p for p in runs.rglob('*partial*')] == []
+
+
+def test_nobody_is_tested_on_whom_the_chain_has_seen(runs):
+    stage = load_run(runs/'karam2021'/'stage'/'RadiNet_wrist.seed0')
+    tested = set(stage.predictions.query('split == "test"').patient)
+    assert tested and not tested & set(stage.table('learned.parquet').patient)
+
+
+def test_fig10_sets_published_beside_ours_with_intervals(runs):
+    table = load_run(runs/'karam2021'/'performance'/'main').table('fig10.csv')
+    assert len(table) == 16 and table.published.notna().all()
+    inside = table.dropna(subset=['low'])
+    assert len(inside) and ((inside.low <= inside.value + 1e-9) & (inside.value <= inside.high + 1e-9)).all()
+
+
+def test_a_second_call_does_nothing_and_says_so(runs):
+    started = time.time()
+    res = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent)
+    assert res.returncode == 0 and 'nothing to do' in res.stdout and 'report.html' in res.stdout
+    assert time.time() - started < 60 # 15 s on a quiet machine
+
+
+def test_after_a_touch_only_what_depends_on_it_would_run(runs):
+    path = ROOT/'nbs'/'papers'/'karam2021'/'performance.ipynb'
+    before = path.stat()
+    try:
+        path.touch()
+        res = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent, '--why')
+    finally: os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    lines = [o.strip() for o in res.stdout.splitlines() if o.startswith('  ')]
+    assert [o.split(':')[0] for o in lines] == ['karam2021/performance/main', 'karam2021/report/main']
+    assert 'changed since notebook karam2021/performance' in lines[0]
+
+
+def test_the_same_seed_gives_the_same_numbers(runs, tmp_path):
+    "A stage that ran under Snakemake, once more by plain papermill: weights and predictions to the last bit"
+    first = load_run(runs/'karam2021'/'stage'/'WristNet.seed0')
+    args = [o for k, v in first.params.items() for o in ('-y', f'{{{k}: {v!r}}}')] + ['-p', 'out', str(tmp_path/'again')]
+    nb = ROOT/'nbs'/'papers'/'karam2021'/'stage.ipynb'
+    res = subprocess.run([sys.executable, '-m', 'papermill', str(nb), str(tmp_path/'nb.ipynb'), '-k', 'python3', *args], capture_output=True, text=True, cwd=ROOT)
+    assert res.returncode == 0, res.stderr[-2000:]
+    again = load_run(tmp_path/'again')
+    pd.testing.assert_frame_equal(again.predictions, first.predictions, check_exact=True)
+    assert again.weights.read_bytes() == first.weights.read_bytes()
+
+
+@pytest.mark.parametrize('args, told', [
+    (['--set', 'wrist.epoch=3'], 'did you mean epochs?'),
+    (['--set', 'wrist.epochs=three'], 'is not of type int'),
+    (['--profile', 'dmeo'], 'did you mean demo?'),
+    (['--profile', 'open'], 'needs fracatlas'),
+    (['--only', 'karam2021/performnce'], 'did you mean karam2021/performance?'),
+    (['--data', 'mura=/nowhere'], 'does not use a collection'),
+    (['--profile', 'open', '--data', 'fracatlas=/nowhere'], 'no such folder'),
+    (['--general', 'resnet.pth'], 'neither imagenet, nor fractal, nor a file'),
+    (['--jobs', 'many'], 'jobs'),
+])
+def test_wrong_use_is_one_line_and_exit_2(args, told, tmp_path):
+    res = radinet('reproduce', '--runs', tmp_path/'runs', *args)
+    assert res.returncode == 2 and told in res.stderr and len(res.stderr.strip().splitlines()) == 1, res.stderr
+    assert not (tmp_path/'runs').exists()
