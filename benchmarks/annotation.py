@@ -113,7 +113,8 @@ def negspacy_says(sentences):
 
 def negation():
     "Rules, negspacy's rules and the paper's classifier on the same sentences"
-    from radinet_nb.analysis.annotation import ngram_counter, report_models
+    from radinet_nb.analysis.annotation import ngram_counter
+    from radinet_nb.analysis.annotation_study import report_models
     from radinet_nb.analysis.report_rules import blank_mention, mention_status, read_negation
     from radinet_nb.analysis.reports import clean_report, near_duplicates, tie_groups
     from sklearn.model_selection import StratifiedGroupKFold
