@@ -10,11 +10,13 @@ import platform
 import resource
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 
 here = Path(__file__).resolve().parent
 data = Path(os.environ.get('RADINET_DATA') or here.parent.parent/'shared'/'data')
@@ -42,6 +44,17 @@ def many_reports(n, seed=0):
     return texts, y, rng.integers(0, n//2, n)
 
 
+def watch_memory(stop, seen):
+    "Memory of this process and its workers together, MiB, each shared page counted once"
+    me = psutil.Process()
+    while not stop.wait(0.5):
+        total = 0
+        for o in [me, *me.children(recursive=True)]:
+            try: total += o.memory_full_info().pss
+            except psutil.Error: continue # a worker that has just ended
+        seen.append(total/2**20)
+
+
 def speed(n=int(os.environ.get('REPORTS', 200_000)), labelled=7414):
     "Cleaned, tied, vectorised and labelled, the paper's number of labelled reports among them"
     from radinet_nb.analysis.annotate import annotate_reports
@@ -52,19 +65,21 @@ def speed(n=int(os.environ.get('REPORTS', 200_000)), labelled=7414):
         frame.to_csv(Path(d, 'reports.csv'), index=False)
         characters = sum(map(len, texts))/len(texts)
         del frame, texts
-        began, start = time.perf_counter(), time.process_time()
+        began, start, watch = time.perf_counter(), time.process_time(), threading.Event()
+        threading.Thread(target=watch_memory, args=(watch, memory := []), daemon=True).start()
         run = annotate_reports(Path(d, 'reports.csv'), out=Path(d, 'out'), error=0.02, jobs=2)
         seconds = time.perf_counter() - began
         given = run.table('labels.csv')
     new = given[given.label_source == 'report']
     wrong = (new.label != y[new.key])[new.label.notna()]
     from joblib.externals.loky import get_reusable_executor
+    watch.set()
     get_reusable_executor().shutdown(wait=True) # only workers that have ended are counted
     used = [resource.getrusage(o) for o in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return dict(reports=n, labelled=labelled, mean_characters=round(characters), wall_seconds=round(seconds, 1),
                 cpu_seconds_main=round(used[0].ru_utime+used[0].ru_stime-start, 1), cpu_seconds_workers=round(used[1].ru_utime+used[1].ru_stime, 1),
                 load=os.getloadavg()[0], handed_on=float(new.label.notna().mean()), error=float(wrong.mean()),
-                peak_mib_main=round(used[0].ru_maxrss/1024), peak_mib_largest_worker=round(used[1].ru_maxrss/1024))
+                peak_mib_all_processes=round(max(memory)))
 
 
 def scores(said, truth):
@@ -98,7 +113,8 @@ def negspacy_says(sentences):
 
 def negation():
     "Rules, negspacy's rules and the paper's classifier on the same sentences"
-    from radinet_nb.analysis.annotation import ngram_counter, report_models
+    from radinet_nb.analysis.annotation import ngram_counter
+    from radinet_nb.analysis.annotation_study import report_models
     from radinet_nb.analysis.report_rules import blank_mention, mention_status, read_negation
     from radinet_nb.analysis.reports import clean_report, near_duplicates, tie_groups
     from sklearn.model_selection import StratifiedGroupKFold

@@ -347,6 +347,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'radinet_nb/analysis/reports.py'),
                                              'radinet_nb.analysis.reports._jaccard': ( 'analysis/reports.html#_jaccard',
                                                                                        'radinet_nb/analysis/reports.py'),
+                                             'radinet_nb.analysis.reports._likely_pairs': ( 'analysis/reports.html#_likely_pairs',
+                                                                                            'radinet_nb/analysis/reports.py'),
                                              'radinet_nb.analysis.reports._unwrap': ( 'analysis/reports.html#_unwrap',
                                                                                       'radinet_nb/analysis/reports.py'),
                                              'radinet_nb.analysis.reports.clean_report': ( 'analysis/reports.html#clean_report',

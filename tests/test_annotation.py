@@ -182,7 +182,7 @@ bad = {'empty':('', 'empty'), 'blank':(' \n\t ', 'empty'),
        'rtf':(r'{\rtf1\ansi\deff0 No fracture.\par}', 'rtf'),
        'broken rtf':(r'{\rtf1{\fonttbl No \b fracture', 'rtf'),
        'mojibake':('Fracture d\u00c3\u00a9plac\u00c3\u00a9e of the radius', 'encoding'),
-       'bytes':('Fracture d\udce9plac\udce9e of the radius', 'encoding'), 'nul':('No\x00 fracture', ''), 
+       'bytes':('Fracture d\udce9plac\udce9e of the radius', 'encoding'), 'nul':('No\x00 fracture', ''),
        'one word':('x'*1_000_000, 'long')}
 
 

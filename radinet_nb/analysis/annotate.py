@@ -80,11 +80,11 @@ def contradicting(
     frame = pd.DataFrame({'key':np.asarray(keys, dtype=object), 'label':pd.array(labels, dtype='Int8')})
     return ((frame.groupby('key').label.transform('nunique') > 1) & (frame.key != '')).to_numpy(bool)
 
-# %% ../../nbs/analysis/annotate.ipynb #c91fddfd
+# %% ../../nbs/analysis/annotate.ipynb #34437e1b
 def in_chunks(
     f, # called with a slice of `table`, returns a frame
     table, # frame or series
-    chunk:int=10_000, # rows at once
+    chunk:int=5000, # rows at once
     jobs:int=2, # processes
 ):
     "`f` over slices of `table`, put together again"

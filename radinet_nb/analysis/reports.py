@@ -160,7 +160,7 @@ def minhash(
     hashed = lambda p, q: ((index*p + q) >> np.uint64(32)).astype(np.uint32)
     return np.stack([np.minimum.reduceat(hashed(p, q), starts) for p,q in zip(a, b, strict=True)], axis=1)
 
-# %% ../../nbs/analysis/reports.ipynb #07ba5f6d
+# %% ../../nbs/analysis/reports.ipynb #0588b552
 def _bucket_pairs(signatures, rows=4):
     "Candidate pairs: members of a band's bucket with the bucket's first member and with their neighbor"
     pairs = []
@@ -176,6 +176,13 @@ def _bucket_pairs(signatures, rows=4):
     code = np.unique(np.concatenate([o.min(1)*len(signatures) + o.max(1) for o in pairs])) # one number a pair sorts faster than two
     return np.stack(np.divmod(code, len(signatures)), 1)
 
+def _likely_pairs(signatures, similarity, slack=0.2, chunk=200_000):
+    "Candidates whose signatures agree nearly enough; at 48 places the slack is more than three standard deviations"
+    pairs = _bucket_pairs(signatures)
+    parts = (pairs[o:o+chunk] for o in range(0, len(pairs), chunk))
+    likely = [o[(signatures[o[:, 0]] == signatures[o[:, 1]]).mean(1) >= similarity-slack] for o in parts]
+    return np.concatenate(likely) if likely else pairs
+
 def _jaccard(texts, pairs, chunk=20_000):
     "Jaccard index of the shingles of the two texts that each pair names; they are hashed anew, which costs less than keeping all"
     found = []
@@ -186,7 +193,7 @@ def _jaccard(texts, pairs, chunk=20_000):
         found.append(both/np.maximum(size[i] + size[j] - both, 1))
     return np.concatenate(found) if found else np.empty(0)
 
-# %% ../../nbs/analysis/reports.ipynb #5fa0135c
+# %% ../../nbs/analysis/reports.ipynb #81e9fa06
 def near_duplicates(
     texts, # cleaned reports
     similarity:float=0.8, # Jaccard index of three-word shingles from which two reports count as one
@@ -201,7 +208,7 @@ def near_duplicates(
     distinct = np.asarray(distinct, dtype=object)
     own = distinct[full]
     parts = [minhash(shingles(own[start:start+chunk]), seed=seed) for start in range(0, len(own), chunk)]
-    pairs = _bucket_pairs(np.concatenate(parts)) if parts else np.empty((0, 2), int)
+    pairs = _likely_pairs(np.concatenate(parts), similarity) if parts else np.empty((0, 2), int)
     pairs = pairs[_jaccard(own, pairs) >= similarity]
     edges = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(full.sum(),)*2)
     merged = np.full(len(distinct), -1)
