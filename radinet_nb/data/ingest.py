@@ -37,7 +37,7 @@ def text_like(
         if len(line) >= letters and np.median(gaps) < 2.5*h: return True
     return False
 
-# %% ../../nbs/data/ingest.ipynb #053255ad
+# %% ../../nbs/data/ingest.ipynb #4700b422
 def convert(
     path:str, # a file of the export
     folder:str, # where images go
@@ -48,10 +48,9 @@ def convert(
     "Convert one file of an export; `InputError` where it cannot be used"
     import hashlib
 
-    import imagehash
-
     from radinet_nb.data.collections import safe_facts
     from radinet_nb.data.dicom import is_dicom, names_in, pad_resize, read_dataset, silent, to_image
+    from radinet_nb.data.images import difference_bits
     if Path(path).is_symlink(): raise InputError('is a link', mend='export the file itself')
     if not is_dicom(path): return dict(skipped='is no DICOM file')
     ds = read_dataset(path)
@@ -59,8 +58,8 @@ def convert(
     full = to_image(ds, window)
     img = pad_resize(full, pixels)
     with whole_file(Path(folder)/f"{facts['image']}.png") as tmp: Image.fromarray(img).save(tmp, format='png', compress_level=1)
-    small = imagehash.dhash(Image.fromarray(img), hash_size=16)
-    return facts | dict(names=names, pixels=hashlib.sha256(full.tobytes()).hexdigest()[:16], dhash=str(small), text=bool(text_like(img)))
+    bits = difference_bits(Image.fromarray(full)).tobytes().hex()
+    return facts | dict(names=names, pixels=hashlib.sha256(full.tobytes()).hexdigest()[:16], dhash=bits, text=bool(text_like(img)))
 
 # %% ../../nbs/data/ingest.ipynb #b86c13fa
 def file_code(export:Path, file:Path, key:bytes)->str:
@@ -122,16 +121,18 @@ def header_names(path:str)->list:
     ds = read_dataset(path, pixels=False)
     with silent('the header cannot be read'): return sorted(names_in(ds))
 
-# %% ../../nbs/data/ingest.ipynb #bdde1122
-def duplicates_of(facts:pd.DataFrame, distance:int=10)->pd.DataFrame: # columns file, same_as, kind
-    "Files whose pixels are those of an earlier file, or nearly so (difference hash of 256 bits)"
+# %% ../../nbs/data/ingest.ipynb #b6e41513
+def duplicates_of(
+    facts:pd.DataFrame, # columns code, pixels, dhash
+    distance:int=100, # bits of 1,024 that a copy may differ in (see `leaks`)
+)->pd.DataFrame: # columns file, same_as, kind
+    "Files whose pixels are those of an earlier file, or nearly so"
     rows, seen = [], {}
-    bits = np.array([[int(o, 16) for o in h] for h in facts['dhash']], dtype=np.uint8).reshape(len(facts), -1)
-    count = np.array([bin(i).count('1') for i in range(16)], dtype=np.uint8)
+    words = np.stack([np.frombuffer(bytes.fromhex(o), np.uint64) for o in facts['dhash']])
     for i,(code, px) in enumerate(zip(facts['code'], facts['pixels'], strict=True)):
         if px in seen: rows.append((code, seen[px], 'same pixels')); continue
         seen[px] = code
-        near = np.flatnonzero(count[bits[:i] ^ bits[i]].sum(1, dtype=int) <= distance) if i else []
+        near = np.flatnonzero(np.bitwise_count(words[:i] ^ words[i]).sum(1, dtype=int) <= distance)
         if len(near): rows.append((code, facts['code'].iloc[near[0]], 'nearly the same pixels'))
     return pd.DataFrame(rows, columns=['file', 'same_as', 'kind'], dtype='string')
 
