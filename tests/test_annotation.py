@@ -18,7 +18,7 @@ from radinet_nb.analysis.annotation import (
     save_annotator,
     split_by_group,
 )
-from radinet_nb.analysis.audit import apparent_error, audit_estimate, audit_sample, rate_interval
+from radinet_nb.analysis.label_audit import apparent_error, audit_estimate, audit_sample, rate_interval
 from radinet_nb.analysis.report_rules import mention_status, read_negation
 from radinet_nb.analysis.reports import clean_report, clean_reports, near_duplicates, plain_text, tie_groups
 from radinet_nb.errors import InputError

@@ -18,7 +18,6 @@ from radinet_nb.learning.transfer import train_stage
 from radinet_nb.synthetic.hospital import write_hospital
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = {'ingest.pixels': 32}
 
 
 def one_line(error): return '\n' not in str(error) and len(str(error)) < 500
@@ -31,10 +30,14 @@ def hospital(tmp_path_factory):
     return folder
 
 
+def radinet(tmp_path, only, *more):
+    command = [sys.executable, '-m', 'radinet_nb.cli', 'reproduce', '--profile', 'smoke', '--only', only, '--runs', str(tmp_path/'runs')]
+    return subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
+
+
 def reproduce_paper(tmp_path, data, *more):
     "The ingest node of the smoke profile on a folder of our own"
-    return subprocess.run([sys.executable, '-m', 'radinet_nb.cli', 'reproduce', '--profile', 'smoke', '--only', 'karam2021/ingest', '--runs', str(tmp_path/'runs'),
-                           '--set', 'controls=false', '--data', data, *more], cwd=ROOT, capture_output=True, text=True)
+    return radinet(tmp_path, 'karam2021/ingest', '--set', 'controls=false', '--data', data, *more)
 
 
 def refused(res, told, tmp_path):
@@ -92,8 +95,7 @@ class Code:
 
 def test_a_weights_file_that_holds_code(tmp_path):
     torch.save({'w': Code()}, tmp_path/'evil.pth')
-    res = subprocess.run([sys.executable, '-m', 'radinet_nb.cli', 'reproduce', '--profile', 'smoke', '--only', 'karam2021/general', '--runs', str(tmp_path/'runs'),
-                          '--general', str(tmp_path/'evil.pth'), '--set', 'general.backbone=mobilenet_v2'], cwd=ROOT, capture_output=True, text=True)
+    res = radinet(tmp_path, 'karam2021/general', '--general', str(tmp_path/'evil.pth'), '--set', 'general.backbone=mobilenet_v2')
     refused(res, 'holds code, which is never run', tmp_path)
 
 

@@ -92,7 +92,8 @@ def test_the_same_seed_gives_the_same_numbers(runs, tmp_path):
     first = load_run(runs/'karam2021'/'stage'/'WristNet.seed0')
     args = [o for k, v in first.params.items() for o in ('-y', f'{{{k}: {v!r}}}')] + ['-p', 'out', str(tmp_path/'again')]
     nb = ROOT/'nbs'/'papers'/'karam2021'/'stage.ipynb'
-    res = subprocess.run([sys.executable, '-m', 'papermill', str(nb), str(tmp_path/'nb.ipynb'), '-k', 'python3', *args], capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, '-m', 'papermill', str(nb), str(tmp_path/'nb.ipynb'), '-k', 'python3', *args]
+    res = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert res.returncode == 0, res.stderr[-2000:]
     again = load_run(tmp_path/'again')
     pd.testing.assert_frame_equal(again.predictions, first.predictions, check_exact=True)

@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 from scipy.special import logit
 
 from .annotation import fit_annotator, label_reports, ngram_counter, platt, save_annotator, split_by_group
-from .audit import audit_sample, rate_interval
+from .label_audit import audit_sample, rate_interval
 from .report_rules import keyword_labels, rule_labels
 from .reports import clean_report, near_duplicates, plain_reports, tie_groups
 from ..data.runs import OpenRun, write_text

@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .audit import beta_interval
+from .label_audit import beta_interval
 from ..errors import InputError
 
 # %% ../../nbs/analysis/annotation.ipynb #3b77fbdb

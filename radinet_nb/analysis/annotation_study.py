@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 
 from .annotation import ReportClassifier, effective_size, ngram_counter, split_by_group
-from .audit import apparent_error, audit_estimate, audit_sample, beta_interval, rate_interval
+from .label_audit import apparent_error, audit_estimate, audit_sample, beta_interval, rate_interval
 from ..errors import InputError
 
 # %% ../../nbs/analysis/annotation_study.ipynb #291d90ad
