@@ -73,7 +73,7 @@ ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
 
 @pytest.mark.parametrize('tags, message', [
-    (dict(Rows=100, Columns=100), 'cannot be decoded'),
+    (dict(Rows=100, Columns=100), 'is truncated: 11808 bytes'),
     (dict(Rows=60000, Columns=60000), 'claims 60000 x 60000 pixels'),
     (dict(NumberOfFrames='7'), 'holds 7 frames'),
     (dict(PhotometricInterpretation='RGB', SamplesPerPixel=3), 'is a color image'),

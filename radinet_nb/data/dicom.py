@@ -107,7 +107,7 @@ def claimed_size(
         at += 2+size
     return None
 
-# %% ../../nbs/data/dicom.ipynb #e5d603e6
+# %% ../../nbs/data/dicom.ipynb #f313680e
 def check_image(
     ds, # a pydicom data set
     max_pixels:int=64_000_000, # a larger image is refused
@@ -126,7 +126,10 @@ def check_image(
         raise InputError('has pixels of an unknown depth', mend='8 to 16 bits are read')
     if not pixels: return
     if 'PixelData' not in ds: raise InputError('holds no image', mend='leave it out')
-    if not ds.file_meta.TransferSyntaxUID.is_encapsulated: return
+    if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
+        short = rows*cols*bits//8-len(ds.PixelData)
+        if short > 0: raise InputError(f'is truncated: {short} bytes of pixels are missing', mend='export this file again')
+        return
     from pydicom.encaps import generate_frames
     inside = claimed_size(next(generate_frames(ds.PixelData, number_of_frames=1)))
     if inside and inside != (rows, cols, 1):
