@@ -75,24 +75,26 @@ def affine(
     cos, sin = torch.cos(angle)*scale, torch.sin(angle)*scale
     return torch.stack([torch.stack([cos*mirror, -sin, move[:, 0]], 1), torch.stack([sin*mirror, cos, move[:, 1]], 1)], 1)
 
-# %% ../../nbs/data/loaders.ipynb #bfe8e9da
+# %% ../../nbs/data/loaders.ipynb #53465c34
 def augment(
     x:torch.Tensor, # (n, h, w) uint8; twice as wide as high: two views side by side
     generator:torch.Generator, # where the randomness comes from
+    strength:float=1., # multiplies all limits but the mirroring; 0 leaves the images as they are
     contrast:float=0.2, # relative change at most
     brightness:float=0.1, # share of the range at most
 )->torch.Tensor: # (n, h, w) float32 in 0..255
     "Rotate, mirror, shift, zoom, and change contrast and intensity of a batch"
+    if not strength: return x.float()
     n, h, w = x.shape
     halves = 2 if w == 2*h else 1
     views = x.view(n, h, halves, w//halves).transpose(1, 2).reshape(n*halves, 1, h, w//halves).float()
-    maps = affine(n*halves, generator, halves=halves).to(x.device)
+    maps = affine(n*halves, generator, 15*strength, 0.08*strength, 0.1*strength, halves).to(x.device)
     moved = F.grid_sample(views, F.affine_grid(maps, views.shape, align_corners=False), align_corners=False)
-    gain, offset = (((torch.rand(n, 1, 1, generator=generator)*2 - 1)*o).to(x.device) for o in (contrast, brightness*255))
+    gain, offset = (((torch.rand(n, 1, 1, generator=generator)*2 - 1)*o*strength).to(x.device) for o in (contrast, brightness*255))
     moved = moved.view(n, halves, h, w//halves).transpose(1, 2).reshape(n, h, w)
     return (moved*(1 + gain) + offset*(moved > 0)).clamp(0, 255)
 
-# %% ../../nbs/data/loaders.ipynb #f398f60e
+# %% ../../nbs/data/loaders.ipynb #7a65d28f
 class CacheLoader(DataLoader):
     "Batches of (image, class index) from an `ImageCache`, on the device, normalized"
     def __init__(self,
@@ -102,10 +104,12 @@ class CacheLoader(DataLoader):
         bs:int=16, # images a batch
         seed:int=0, # of order and augmentation
         training:bool=False, # shuffle and augment
+        augmentation:float=1., # strength of it
         device=None, # where batches go
         num_workers:int=0, # processes that read
     ):
         self.images, self.index, self.targets, self.seed, self.training, self.epoch, self.step = images, index, targets, seed, training, 0, 0
+        self.augmentation = augmentation
         super().__init__(range(len(index)), bs=bs, shuffle=training, drop_last=training and len(index) > bs, device=torch.device(device or 'cpu'),
                          num_workers=num_workers, pin_memory=False)
         self.rng = random.Random(seed)
@@ -120,7 +124,7 @@ class CacheLoader(DataLoader):
     def after_batch(self, b):
         x, y = b
         self.step += 1
-        if self.training: x = augment(x, torch.Generator().manual_seed((self.seed*1000003 + self.epoch)*100003 + self.step))
+        if self.training: x = augment(x, torch.Generator().manual_seed((self.seed*1000003 + self.epoch)*100003 + self.step), self.augmentation)
         return normalize(x), y
     def new(self, dataset=None, **kwargs):
         return CacheLoader(self.images, self.index, self.targets, kwargs.get('bs', self.bs), self.seed, kwargs.get('shuffle', False), self.device)
@@ -133,7 +137,7 @@ def loader_of(cache, studies, task, split, **kwargs)->CacheLoader:
     targets = targets_of(studies, task)[(studies.split == split).to_numpy()]
     return CacheLoader(cache.images, cache.rows_of(rows.path), targets, **kwargs)
 
-# %% ../../nbs/data/loaders.ipynb #31e742d4
+# %% ../../nbs/data/loaders.ipynb #d02ec6e7
 def dataloaders(
     cache:ImageCache, # images at training size
     studies:pd.DataFrame, # rows to use, with splits
@@ -142,9 +146,11 @@ def dataloaders(
     seed:int=0, # of order and augmentation
     device=None, # where batches go; None: the CPU
     workers:int=0, # processes that read
+    augmentation:float=1., # strength of the training images' changes; 0: none
 )->DataLoaders: # fastai's, with the training and the validation loader
     "Training batches (shuffled, augmented) and validation batches (neither)"
-    train = loader_of(cache, studies, task, 'train', bs=batch_size, seed=seed, training=True, device=device, num_workers=workers)
+    train = loader_of(cache, studies, task, 'train', bs=batch_size, seed=seed, training=True, augmentation=augmentation,
+                      device=device, num_workers=workers)
     valid = loader_of(cache, studies, task, 'valid', bs=4*batch_size, device=device)
     return DataLoaders(train, valid, device=torch.device(device or 'cpu'))
 

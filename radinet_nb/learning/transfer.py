@@ -104,7 +104,7 @@ def start_from(
         if len(learned): check_disjoint(learned, rows) # a general start has learned from nobody
     return carry(network, load_weights(source), where=str(source)), learned
 
-# %% ../../nbs/learning/transfer.ipynb #0f0a5ceb
+# %% ../../nbs/learning/transfer.ipynb #12488b56
 def train_stage(
     studies:pd.DataFrame, # a study table with splits
     cache:ImageCache, # its images at training size
@@ -116,6 +116,7 @@ def train_stage(
     backbone:str='densenet169', # as `networks.build` takes it
     schedule:str='paper', # `paper` or `staged`
     batch_size:int=16, # images a step
+    augmentation:float=1., # strength of the training images' changes; 0: none
     seed:int=0, # the one seed
     threads:int=0, # threads of torch; 0: all
     device:str='', # empty: CUDA where there is one
@@ -136,7 +137,7 @@ def train_stage(
     parents = [*record['parents'], *([source] if str(source) and Path(source).is_dir() else [])]
     run = OpenRun(out, 'learning/transfer', record['params'], parents, seed)
     device = torch.device(device) if device else best_device()
-    dls = dataloaders(cache, rows, task, batch_size=batch_size, seed=seed, device=device)
+    dls = dataloaders(cache, rows, task, batch_size=batch_size, seed=seed, device=device, augmentation=augmentation)
     history = fit_schedule(make_learner(dls, network, class_weights(rows, task), precision), phases)
     leave(run, network, rows, history, classes, cache, task, name, learned, device, batch_size)
     run.note(name=name, task=task, classes=classes, schedule=summary(phases), epochs=len(history), best_epoch=int(history.valid_loss.idxmin()),
