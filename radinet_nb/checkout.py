@@ -22,7 +22,7 @@ def checkout(
     raise InputError('no checkout of radinet_nb is here, and the installed library has no paper notebooks', where=Path(start).resolve(),
                      mend='clone the repository and work inside it')
 
-# %% ../nbs/checkout.ipynb #2afeb320
+# %% ../nbs/checkout.ipynb #5f5338b7
 def run_alone(
     name:str, # `PAPER/NOTEBOOK`
     **params, # those that differ from the defaults
@@ -31,5 +31,5 @@ def run_alone(
     import papermill
     folder = Path(mkdtemp(prefix='radinet-'))
     papermill.execute_notebook(checkout()/'nbs'/'papers'/f'{name}.ipynb', folder/'notebook.ipynb', parameters=params | {'out': str(folder/'run')},
-                               kernel_name='python3', progress_bar=False, log_output=False)
+                               kernel_name='python3', language='python', progress_bar=False, log_output=False)
     return folder/'run'

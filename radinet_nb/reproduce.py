@@ -17,7 +17,7 @@ from .errors import InputError
 from .plan import Node, code_hash, load_profile, make_plan
 from .report.page import render_page
 
-# %% ../nbs/reproduce.ipynb #fe43f3ae
+# %% ../nbs/reproduce.ipynb #02b3005c
 def execute(
     node:Node, # what to run
     runs:Path, # folder of this profile's runs
@@ -33,7 +33,7 @@ def execute(
     os.environ['RADINET_PROGRESS'] = str(work/'progress')
     try:
         papermill.execute_notebook(root/node.notebook, work/'notebook.ipynb', parameters=node.params | folder | {'out': str(work/'run')},
-                                   cwd=str(root), kernel_name='python3', progress_bar=False, log_output=False)
+                                   cwd=str(root), kernel_name='python3', language='python', progress_bar=False, log_output=False)
     except PapermillExecutionError as e:
         kept = runs/'.failed'/f'{node.id.replace("/", ".")}.ipynb'
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def end_with(pid:int):
         os.kill(os.getpid(), 9)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../nbs/reproduce.ipynb #f0e266c7
+# %% ../nbs/reproduce.ipynb #83bf63fd
 def main():
     "Run one node of a plan: `python -m radinet_nb.reproduce PLAN ID`, as the Snakefile does"
     parent = int(os.environ.get('RADINET_PARENT', os.getppid()))
@@ -128,7 +128,7 @@ def main():
         sys.exit(2 if isinstance(e, InputError) else 1)
     write_text(runs/f'{node_id}.done', f'{time.time() - began:.1f}\n')
 
-if __name__ == '__main__': main()
+if __name__ == '__main__' and '__file__' in globals(): main()
 
 # %% ../nbs/reproduce.ipynb #99bb558f
 @contextmanager
