@@ -949,6 +949,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'radinet_nb/report/figures.py'),
                                            'radinet_nb.report.figures.loss_figure': ( 'report/figures.html#loss_figure',
                                                                                       'radinet_nb/report/figures.py'),
+                                           'radinet_nb.report.figures.note_content': ( 'report/figures.html#note_content',
+                                                                                       'radinet_nb/report/figures.py'),
                                            'radinet_nb.report.figures.performance_figure': ( 'report/figures.html#performance_figure',
                                                                                              'radinet_nb/report/figures.py'),
                                            'radinet_nb.report.figures.performance_key': ( 'report/figures.html#performance_key',
