@@ -86,12 +86,17 @@ def ingest(
     export:Annotated[Path, typer.Argument(help='folder with DICOM files, labels.csv and reports.csv')],
     out:Annotated[Path, typer.Argument(help='folder to write; an interrupted one is completed')],
     key:Annotated[Path, typer.Option(help='key file of the pseudonyms, made if there is none: keep it in the hospital')],
-    pixels:Annotated[int, typer.Option(help='side of the square images')]=1324,
+    pixels:Annotated[int, typer.Option(help='side of the square images; a case of two views is twice as wide')]=1324,
+    image_format:Annotated[str, typer.Option('--format', help='png or jpeg')]='png',
+    views:Annotated[Path|None, typer.Option(help='CSV that overrules the views; default: views.csv in EXPORT, if there is one')]=None,
+    window:Annotated[str, typer.Option(help='window by position or name, or full: the whole range of each image')]='0',
     jobs:Annotated[int, typer.Option(help='processes; 0: one a core')]=0,
 ):
     "Turn a hospital's export into a study table and 8-bit images without identity."
     from radinet_nb.data.ingest import ingest as take_in
-    for what, count in take_in(export, out, key, pixels=pixels, jobs=jobs or None).items(): print(f'{what:30} {count}')
+    chosen = int(window) if window.isdigit() else window
+    account = take_in(export, out, key, pixels=pixels, jobs=jobs or None, window=chosen, views=views, image_format=image_format)
+    for what, count in account.items(): print(f'{what:30} {count}')
 
 # %% ../nbs/cli.ipynb #9c999b20
 @app.command()
@@ -117,7 +122,9 @@ def audit(
 
 # %% ../nbs/cli.ipynb #65e67bbb
 @app.command()
-def doctor():
+def doctor(
+    data:Annotated[list[str], typer.Option(metavar='NAME=PATH', help='folder of a collection to look at; nothing is read')]=[],  # noqa: B006
+):
     "Say what will work here and what will not: versions, devices, data, free disk."
     import os, shutil
     from radinet_nb.data.runs import commit, versions
@@ -126,6 +133,15 @@ def doctor():
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none: training runs on the CPU'
     print(f'{"commit":14} {commit() or "not a checkout: radinet reproduce needs one, the library does not"}')
     print(f'{"GPU":14} {cuda}\n{"CPU cores":14} {os.cpu_count()}\n{"free disk":14} {shutil.disk_usage(".").free/2**30:.0f} GiB')
+    from radinet_nb.data.collections import check_layout, source_of_collection, sources
+    given = pairs(data, '--data')
+    for name, path in given.items():
+        source_of_collection(name)
+        try: print(f'{"data":14} {name}: {check_layout(name, path)} has the layout')
+        except InputError as e: print(f'{"data":14} {name}: {e}')
+    for name in given or sources:
+        o = sources[name]
+        print(f'{name:14} {o.homepage or "yours"}; {o.licence}\n{"":14} {o.download}')
 
 # %% ../nbs/cli.ipynb #86583267
 def main(

@@ -122,7 +122,7 @@ def test_collections_that_are_not_there(tmp_path):
     from radinet_nb.data.collections import read_collection, sources
     (tmp_path/'empty').mkdir()
     for name in sources:
-        options = dict(grouping='image') if name in ('fracatlas', 'mednist', 'classes') else dict(key=b'k'*16) if name == 'hospital' else {}
+        options = dict(grouping='image') if name in ('fracatlas', 'mednist', 'classes') else dict(key=b'k'*16) if name in ('hospital', 'ct') else {}
         with pytest.raises(InputError, match='there is no such folder'): read_collection(name, tmp_path/'none', **options)
         with pytest.raises(InputError, match='the folder is empty'): read_collection(name, tmp_path/'empty', **options)
     with pytest.raises(InputError, match='did you mean fracatlas'): read_collection('fracatlass', tmp_path)

@@ -45,6 +45,7 @@ def read_picture(
                 return to_gray(ImageOps.exif_transpose(im))
     except InputError: raise
     except FileNotFoundError: raise InputError('is no file', mend='is the collection still where it was?') from None
+    except Image.DecompressionBombError: raise InputError('claims more pixels than any radiograph has', mend='leave it out') from None
     except Exception as e:
         what = 'is truncated' if 'truncated' in str(e) else f'cannot be decoded as an image ({type(e).__name__})'
         raise InputError(what, mend='fetch this file again') from None
