@@ -18,10 +18,13 @@ from radinet_nb.analysis.annotation import (
     save_annotator,
     split_by_group,
 )
+from radinet_nb.analysis.annotation_study import accuracy_table, compare_models, report_models
 from radinet_nb.analysis.label_audit import apparent_error, audit_estimate, audit_sample, rate_interval
 from radinet_nb.analysis.report_rules import mention_status, read_negation
 from radinet_nb.analysis.reports import clean_report, clean_reports, near_duplicates, plain_text, tie_groups
 from radinet_nb.errors import InputError
+from radinet_nb.synthetic.reports import write_reports
+from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 data = Path(os.environ.get('RADINET_DATA') or Path(__file__).resolve().parents[2]/'shared'/'data')
@@ -37,6 +40,35 @@ def hospital(n=1200, labelled=700, seed=0):
                      + '. '.join(rng.permutation(tails)[:4]) + '.')
     patients, shown = rng.integers(0, n//2, n).astype(str), [*y[:labelled], *[None]*(n-labelled)]
     return pd.DataFrame({'study':[f'S{i}' for i in range(n)], 'patient':patients, 'report':[say(o) for o in y], 'fracture':shown}), y
+
+
+def auc_interval(score, y):
+    "Area under the ROC curve of a score with its 99 % interval where nothing is known (Hanley and McNeil 1982)"
+    ones, zeros = y.sum(), (1-y).sum()
+    half = 2.58*np.sqrt((ones+zeros+1)/(12*ones*zeros))
+    return roc_auc_score(y, score)-half, roc_auc_score(y, score)+half
+
+
+def test_synthetic_label_is_not_in_the_template():
+    "Neither who wrote nor how long tells; the words do, about as well as in karam2021"
+    table = write_reports(2400, seed=5)
+    y, first = table.truth.to_numpy(), np.arange(2400) < 1200
+    shares = table[first].groupby('template').truth.mean()
+    low, high = auc_interval(table.template[~first].map(shares), y[~first])
+    assert low < 0.5 < high
+    for told in (table.report.str.len(), table.report.str.split().str.len(), table.report.str.count(r'\.'), table.report.str.count('\n')):
+        low, high = auc_interval(told, y)
+        assert low < 0.5 < high
+    text, group = clean_reports(table.report).text, table.patient.astype(int).to_numpy()
+    scored = accuracy_table(compare_models(text, y, group, 2, models=lambda seed: {'logistic': report_models(seed)['logistic regression']}))
+    assert 0.955 < scored.value[0] < 0.99
+
+
+def test_synthetic_reports_without_doubt_are_easier():
+    hard, easy = write_reports(400, seed=6), write_reports(400, seed=6, doubt=0., slips=0.)
+    assert (hard.truth == easy.truth).all() and (hard.template == easy.template).all()
+    assert 0.05 < (hard.report != easy.report).mean() < 0.4
+    pd.testing.assert_frame_equal(hard, write_reports(400, seed=6))
 
 
 @parametrize_with_checks([ReportClassifier()])
