@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Judged', 'judge', 'caption', 'large_images', 'draw_overlays', 'predict_files', 'write_out']
 
-# %% ../../nbs/analysis/prediction.ipynb #8f170a0b
+# %% ../../nbs/analysis/prediction.ipynb #1f3216c0
 import os
 import re
 import shutil
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from .explain import grad_cam, overlay, save_picture
 from ..data.cache import build_cache
