@@ -88,27 +88,29 @@ def sampling_grid(
         torch.add(across[:, None, :], down[:, :, None], out=grid[..., axis])
     return grid
 
-# %% ../../nbs/data/loaders.ipynb #53465c34
+# %% ../../nbs/data/loaders.ipynb #96624cd0
 def augment(
     x:torch.Tensor, # (n, h, w) uint8; twice as wide as high: two views side by side
     generator:torch.Generator, # where the randomness comes from
     strength:float=1., # multiplies all limits but the mirroring; 0 leaves the images as they are
     contrast:float=0.2, # relative change at most
     brightness:float=0.1, # share of the range at most
+    part:tuple|None=None, # `x` is part of a batch: its first row there, and the rows of the whole, for which everything is drawn
 )->torch.Tensor: # (n, h, w) float32 in 0..255
     "Rotate, mirror, shift, zoom, and change contrast and intensity of a batch"
     if not strength: return x.float()
     n, h, w = x.shape
-    halves = 2 if w == 2*h else 1
+    begin, whole = part or (0, n)
+    halves, own = 2 if w == 2*h else 1, slice(begin, begin + n)
     views = x.view(n, h, halves, w//halves).transpose(1, 2).reshape(n*halves, 1, h, w//halves).float()
-    maps = affine(n*halves, generator, 15*strength, 0.08*strength, 0.1*strength, halves).to(x.device)
+    maps = affine(whole*halves, generator, 15*strength, 0.08*strength, 0.1*strength, halves)[begin*halves:(begin + n)*halves].to(x.device)
     moved = F.grid_sample(views, sampling_grid(maps, *views.shape[2:]), align_corners=False)
-    gain, offset = (((torch.rand(n, 1, 1, generator=generator)*2 - 1)*o*strength).to(x.device) for o in (contrast, brightness*255))
+    gain, offset = (((torch.rand(whole, 1, 1, generator=generator)[own]*2 - 1)*o*strength).to(x.device) for o in (contrast, brightness*255))
     moved = moved.view(n, halves, h, w//halves).transpose(1, 2).reshape(n, h, w)
     seen = moved > 0
     return moved.mul_(1 + gain).add_(offset).clamp_(0, 255).mul_(seen)
 
-# %% ../../nbs/data/loaders.ipynb #7a65d28f
+# %% ../../nbs/data/loaders.ipynb #00008edc
 class CacheLoader(DataLoader):
     "Batches of (image, class index) from an `ImageCache`, on the device, normalized"
     def __init__(self,
@@ -121,9 +123,12 @@ class CacheLoader(DataLoader):
         augmentation:float=1., # strength of it
         device=None, # where batches go
         num_workers:int=0, # processes that read
+        parts:int=1, # in which a batch comes, one after the other
+        rank:int=0, # number of this process
+        world:int=1, # processes that share a batch
     ):
         self.images, self.index, self.targets, self.seed, self.training, self.epoch, self.step = images, index, targets, seed, training, 0, 0
-        self.augmentation = augmentation
+        self.augmentation, self.parts, self.rank, self.world, self.features = augmentation, parts, rank, world, None
         super().__init__(range(len(index)), bs=bs, shuffle=training, drop_last=training and len(index) > bs, device=torch.device(device or 'cpu'),
                          num_workers=num_workers, pin_memory=False)
         self.rng = random.Random(seed)
@@ -131,17 +136,29 @@ class CacheLoader(DataLoader):
         chunk = []
         for i in samps:
             chunk.append(i)
-            if len(chunk) == self.bs: yield self.read(chunk); chunk = []
-        if chunk and not self.drop_last: yield self.read(chunk)
-    def read(self, chunk): return torch.from_numpy(self.images[self.index[chunk]]), torch.from_numpy(self.targets[chunk])
+            if len(chunk) == self.bs: yield from self.pieces(chunk); chunk = []
+        if chunk and not self.drop_last: yield from self.pieces(chunk)
+    def pieces(self, chunk):
+        n = len(chunk)
+        if not self.training: chunk = chunk + chunk[-1:]*(-n % self.world) # equal shares can be gathered
+        shares = np.array_split(np.arange(len(chunk)), self.parts*self.world)[self.rank::self.world]
+        for own in shares: yield (*self.read([chunk[i] for i in own], chunk[:n]), int(own[0]) if len(own) else 0, n)
+    def read(self, own, chunk):
+        x = torch.from_numpy(self.images[self.index[own]]) if self.features is None else self.features[own]
+        return x, torch.from_numpy(self.targets[own if self.training else chunk])
     def before_iter(self): self.step = 0; self.epoch += 1
     def after_batch(self, b):
-        x, y = b
+        x, y, *self.place = b
+        self.piece = self.step % self.parts
         self.step += 1
-        if self.training: x = augment(x, torch.Generator().manual_seed((self.seed*1000003 + self.epoch)*100003 + self.step), self.augmentation)
+        if x.ndim == 2: return x, y
+        seed = (self.seed*1000003 + self.epoch)*100003 + (self.step - 1)//self.parts + 1
+        if self.training: x = augment(x, torch.Generator().manual_seed(seed), self.augmentation, part=self.place)
         return normalize(x), y
+    def __len__(self): return super().__len__()*self.parts
     def new(self, dataset=None, **kwargs):
-        return CacheLoader(self.images, self.index, self.targets, kwargs.get('bs', self.bs), self.seed, kwargs.get('shuffle', False), self.device)
+        return CacheLoader(self.images, self.index, self.targets, kwargs.get('bs', self.bs), self.seed, kwargs.get('shuffle', False), self.augmentation,
+                           self.device)
 
 # %% ../../nbs/data/loaders.ipynb #1b6270bb
 def loader_of(cache, studies, task, split, **kwargs)->CacheLoader:
@@ -151,7 +168,7 @@ def loader_of(cache, studies, task, split, **kwargs)->CacheLoader:
     targets = targets_of(studies, task)[(studies.split == split).to_numpy()]
     return CacheLoader(cache.images, cache.rows_of(rows.path), targets, **kwargs)
 
-# %% ../../nbs/data/loaders.ipynb #d02ec6e7
+# %% ../../nbs/data/loaders.ipynb #d718388a
 def dataloaders(
     cache:ImageCache, # images at training size
     studies:pd.DataFrame, # rows to use, with splits
@@ -161,11 +178,14 @@ def dataloaders(
     device=None, # where batches go; None: the CPU
     workers:int=0, # processes that read
     augmentation:float=1., # strength of the training images' changes; 0: none
+    parts:int=1, # in which a batch comes, one after the other
+    rank:int=0, # number of this process
+    world:int=1, # processes that share a batch
 )->DataLoaders: # fastai's, with the training and the validation loader
     "Training batches (shuffled, augmented) and validation batches (neither)"
     train = loader_of(cache, studies, task, 'train', bs=batch_size, seed=seed, training=True, augmentation=augmentation,
-                      device=device, num_workers=workers)
-    valid = loader_of(cache, studies, task, 'valid', bs=4*batch_size, device=device)
+                      device=device, num_workers=workers, parts=parts, rank=rank, world=world)
+    valid = loader_of(cache, studies, task, 'valid', bs=4*batch_size, device=device, rank=rank, world=world)
     return DataLoaders(train, valid, device=torch.device(device or 'cpu'))
 
 def eval_loader(

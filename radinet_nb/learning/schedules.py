@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['Phase', 'paper_schedule', 'staged_schedule', 'summary', 'free_blocks', 'FrozenStaysStill', 'Plateau', 'History',
-           'accuracy', 'ChannelsLast', 'make_learner', 'fit_schedule']
+           'accuracy', 'StageLearner', 'ChannelsLast', 'check_head', 'make_learner', 'fit_phase', 'fit_schedule']
 
-# %% ../../nbs/learning/schedules.ipynb #4f1a210b
+# %% ../../nbs/learning/schedules.ipynb #4b118142
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelEpochException, CancelFitException
 from fastai.callback.schedule import *  # noqa: F403 - patches fit_one_cycle into Learner
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -22,9 +23,12 @@ from fastai.optimizer import OptimWrapper
 
 from ..data.runs import say_progress
 from ..errors import InputError
+from .checkpoints import Checkpoint
+from .frozen import asked_once
 from .networks import Network, blocks
+from .processes import WholeStep, add_up, together
 
-# %% ../../nbs/learning/schedules.ipynb #90951185
+# %% ../../nbs/learning/schedules.ipynb #f7c6f11d
 @dataclass(frozen=True)
 class Phase:
     "One phase of training; `lr` is the rate of the head, `lr_stem` that of the first free block when rates are discriminative"
@@ -38,6 +42,7 @@ class Phase:
     factor: float = 0.1 # by which it falls
     floor: float = 1e-7 # below which it does not fall
     stop: int|None = None # epochs without gain that end the phase
+    as_they_are: bool = False # under a frozen body: no augmentation, so that the body is asked once for every image
 
     def __str__(self):
         rate = f'{self.lr:.0e}' if self.lr_stem is None else f'{self.lr_stem:.0e} (first) to {self.lr:.0e} (head)'
@@ -45,18 +50,20 @@ class Phase:
         how = 'one cycle' if self.policy == 'one_cycle' else \
             f'x{self.factor:g} after {self.patience} epochs without gain, floor {self.floor:.0e}'
         end = f', stop after {self.stop} without gain' if self.stop else ''
+        end += ', images as they are' if self.as_they_are else ''
         return f'{self.name}: {what} at {rate} for {"up to " if self.stop else ""}{self.epochs} epochs, {how}{end}'
 
-# %% ../../nbs/learning/schedules.ipynb #e7f115a3
+# %% ../../nbs/learning/schedules.ipynb #20873470
 def paper_schedule(
     warmup:int=25, # epochs with the body frozen
     epochs:int=100, # epochs of fine-tuning, at most
     lr:float=1e-4, # initial rate of both phases
     stop:int=10, # epochs without gain that end the second phase
+    as_they_are:bool=False, # no augmentation while the body is frozen: quicker by far
     random_start:bool=False, # nothing was carried: nothing is frozen
 )->list[Phase]:
     "The two phases of karam2021, section 4.1"
-    first = Phase('warm-up', warmup, 'all' if random_start else 'head', lr)
+    first = Phase('warm-up', warmup, 'all' if random_start else 'head', lr, as_they_are=as_they_are and not random_start)
     return [o for o in (first, Phase('fine-tuning', epochs, 'all', lr, stop=stop)) if o.epochs > 0]
 
 # %% ../../nbs/learning/schedules.ipynb #a66e295c
@@ -105,90 +112,134 @@ class FrozenStaysStill(Callback):
         for m in self.learn.model.modules():
             if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.weight is not None and not m.weight.requires_grad: m.eval()
 
-# %% ../../nbs/learning/schedules.ipynb #255a8f3a
+# %% ../../nbs/learning/schedules.ipynb #a294e119
 class Plateau(Callback):
     "Multiply every rate by `factor` after `patience` epochs in which the validation loss found no new minimum"
     order = 61
     def __init__(self, patience:int=3, factor:float=0.1, floor:float=1e-7, stop:int|None=None):
         self.patience, self.factor, self.floor, self.stop_after = patience, factor, floor, stop
     def before_fit(self): self.best, self.wait, self.since = float('inf'), 0, 0
+    def before_epoch(self):
+        # here and not where the epoch ends, so that a checkpoint is written of the last epoch too
+        if self.stop_after and self.since >= self.stop_after: raise CancelFitException()
     def after_epoch(self):
-        loss = self.learn.recorder.values[-1][1]
+        loss = float(self.learn.recorder.values[-1][1])
         if loss < self.best: self.best, self.wait, self.since = loss, 0, 0
         else: self.wait, self.since = self.wait + 1, self.since + 1
         if self.wait >= self.patience:
             self.wait = 0
             self.learn.opt.set_hyper('lr', [max(h['lr']*self.factor, self.floor) for h in self.learn.opt.hypers])
-        if self.stop_after and self.since >= self.stop_after: raise CancelFitException()
+    def state_dict(self): return dict(best=self.best, wait=self.wait, since=self.since)
+    def load_state_dict(self, state): self.best, self.wait, self.since = state['best'], state['wait'], state['since']
 
-# %% ../../nbs/learning/schedules.ipynb #4fecc60e
+# %% ../../nbs/learning/schedules.ipynb #a24fb161
 class History(Callback):
     "Collect one row an epoch in `rows` and keep the weights of the lowest validation loss in `best`"
     order = 59
     def __init__(self, total:int): # epochs of all phases, for the progress line
-        self.rows, self.total, self.phase, self.learns = [], total, '', []
+        self.rows, self.total, self.phase, self.learns, self.names = [], total, '', [], []
         self.best_loss, self.best = float('inf'), None
-    def before_train(self): self.loss, self.n = 0., 0
+    def before_train(self): self.loss_sum, self.n, self.rates = 0., 0, [0.]*len(self.learns)
     def after_batch(self):
-        if self.training: self.loss, self.n = self.loss + self.learn.loss.detach().float()*len(self.yb[0]), self.n + len(self.yb[0])
+        if not self.training: return
+        self.loss_sum, self.n = self.loss_sum + self.learn.loss.detach().float()*len(self.yb[0]), self.n + len(self.yb[0])
+        self.rates = [max(o, g['lr']) for o, g in zip(self.rates, self.learn.opt.opt.param_groups, strict=True)]
     def after_epoch(self):
         _, valid_loss, accuracy = self.learn.recorder.values[-1][:3]
-        groups = zip(blocks(self.learn.model), self.learn.opt.hypers, self.learns, strict=True)
-        row = dict(epoch=len(self.rows), phase=self.phase, train_loss=float(self.loss/max(self.n, 1)), valid_loss=float(valid_loss),
-                   valid_accuracy=float(accuracy)) | {f'lr_{k}': h['lr'] if on else 0. for k, h, on in groups}
+        if together(): self.loss_sum, self.n = add_up(torch.stack([self.loss_sum, self.loss_sum.new_tensor(self.n)])).tolist()
+        row = dict(epoch=len(self.rows), phase=self.phase, train_loss=float(self.loss_sum/max(self.n, 1)), valid_loss=float(valid_loss),
+                   valid_accuracy=float(accuracy))
+        row |= {f'lr_{k}': rate if on else 0. for k, rate, on in zip(self.names, self.rates, self.learns, strict=True)}
         if not np.isfinite(row['train_loss']):
             raise InputError(f'the loss became {row["train_loss"]} in epoch {row["epoch"]}', where='training', mend='lower the learning rate')
         self.rows.append(row)
+        self.learn.epochs_done = len(self.rows)
         if row['valid_loss'] < self.best_loss:
             self.best_loss, self.best = row['valid_loss'], {k: v.detach().cpu().clone() for k, v in self.learn.model.state_dict().items()}
         say_progress(f'epoch {len(self.rows)} of {self.total}, validation loss {row["valid_loss"]:.3f}')
+    def state_dict(self): return dict(rows=self.rows, best_loss=self.best_loss, best=self.best)
+    def load_state_dict(self, state): self.rows, self.best_loss, self.best = state['rows'], state['best_loss'], state['best']
 
-# %% ../../nbs/learning/schedules.ipynb #547049bd
+# %% ../../nbs/learning/schedules.ipynb #e03f859f
 def accuracy(pred, target): return (pred.argmax(dim=1) == target).float().mean()
+
+class StageLearner(Learner):
+    "A `Learner` whose fit can begin at a later epoch, as one that was interrupted does: nothing of the epochs before is done again"
+    first_epoch = 0
+    def _do_fit(self):
+        for epoch in range(self.first_epoch, self.n_epoch):
+            self.epoch = epoch
+            self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
 class ChannelsLast(Callback):
     "Keep the weights in the memory format that convolutions prefer"
     order = -1
     def before_fit(self): self.learn.model.to(memory_format=torch.channels_last)
 
-# %% ../../nbs/learning/schedules.ipynb #90868282
+# %% ../../nbs/learning/schedules.ipynb #7894d1ca
+def check_head(
+    network:Network, # what will train
+    dls:DataLoaders, # training and validation batches
+    class_weights:torch.Tensor|None=None, # one a class
+):
+    "`InputError` where the network has fewer or more outputs than the task has classes"
+    targets, have = getattr(dls.train, 'targets', None), getattr(network, 'n_classes', None)
+    need = len(class_weights) if class_weights is not None else int(targets.max()) + 1 if targets is not None and len(targets) else have
+    if have is not None and (have != need if class_weights is not None else have < need):
+        raise InputError(f'the head has {have} outputs and the task {need} classes', where='chain', mend=f'build the network with n_classes={need}')
+
+# %% ../../nbs/learning/schedules.ipynb #5c72b9ce
 def make_learner(
     dls:DataLoaders, # training and validation batches of (image, class index)
     network:Network, # what to train
     class_weights:torch.Tensor|None=None, # one a class, for the loss
     precision:str='auto', # `auto`: bfloat16 on CUDA, float32 elsewhere; `bf16`, `fp16` or `fp32` to choose
-)->Learner:
+)->StageLearner:
     "A fastai `Learner` with the paper's Adam (0.9, 0.999), weighted cross-entropy, and the blocks as parameter groups"
     device = torch.device(dls.device or 'cpu')
+    check_head(network, dls, class_weights)
     weight = None if class_weights is None else class_weights.float().to(device)
-    learn = Learner(dls, network.to(device), loss_func=CrossEntropyLossFlat(weight=weight), metrics=accuracy,
-                    opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(0.9, 0.999), eps=1e-8),
-                    splitter=lambda m: list(blocks(m).values()), cbs=[FrozenStaysStill(), ChannelsLast()])
+    learn = StageLearner(dls, network.to(device), loss_func=CrossEntropyLossFlat(weight=weight), metrics=accuracy,
+                         opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(0.9, 0.999), eps=1e-8),
+                         splitter=lambda m: list(blocks(m).values()), cbs=[FrozenStaysStill(), ChannelsLast()])
     if precision not in ('auto', 'bf16', 'fp16', 'fp32'):
         raise InputError(f'{precision!r} is unknown', where='precision', mend='write auto, bf16, fp16 or fp32')
+    if getattr(dls.train, 'parts', 1) > 1 or together(): learn.add_cb(WholeStep(weight))
     if precision == 'auto': precision = 'bf16' if device.type == 'cuda' else 'fp32'
     if precision in ('bf16', 'fp16'):
         from fastai.callback.fp16 import MixedPrecision
         learn.add_cb(MixedPrecision(amp_mode=precision))
     return learn
 
-# %% ../../nbs/learning/schedules.ipynb #d08740ff
+# %% ../../nbs/learning/schedules.ipynb #ab908949
+def fit_phase(learn, phase, history, checkpoint=None, number=0, ask_once=True):
+    "Train one phase of a schedule with a fresh optimizer, or the rest of it after a checkpoint"
+    history.phase, history.learns, history.names = phase.name, free_blocks(learn.model, phase.free), list(blocks(learn.model))
+    plateau = Plateau(phase.patience, phase.factor, phase.floor, phase.stop) if phase.policy == 'plateau' else None
+    parts = {'history': history} | ({'plateau': plateau} if plateau else {})
+    learn.first_epoch = checkpoint.resume(number, parts, learn.model) if checkpoint else 0
+    if learn.first_epoch is None: return
+    learn.model.to(memory_format=torch.channels_last) # before the frozen body is asked, so that it answers to the bit what it answers later
+    n, on = len(history.learns), sum(history.learns)
+    rates = np.geomspace(phase.lr_stem, phase.lr, on) if phase.lr_stem and on > 1 else np.full(on, phase.lr)
+    rates = [*[phase.lr]*(n - on), *rates.tolist()]
+    cbs = [o for o in (history, plateau, checkpoint) if o]
+    learn.create_opt()
+    with asked_once(learn, phase.as_they_are) if ask_once and phase.free == 'head' else nullcontext():
+        if phase.policy == 'one_cycle': learn.fit_one_cycle(phase.epochs, lr_max=np.array(rates), cbs=cbs)
+        else: learn.fit(phase.epochs, lr=rates, cbs=cbs)
+
 def fit_schedule(
     learn:Learner, # as `make_learner` makes it
     schedule:list[Phase], # in order
+    checkpoint:Checkpoint|None=None, # where the state goes after every epoch, and comes from; None: nowhere
+    ask_once:bool=True, # a frozen body is asked once for images that stay the same
 )->pd.DataFrame: # the history, one row an epoch
     "Train phase by phase, each with a fresh optimizer, and end on the weights of the lowest validation loss"
     history = History(sum(o.epochs for o in schedule))
     with learn.no_bar(), learn.no_logging():
-        for phase in schedule:
-            history.phase, history.learns = phase.name, free_blocks(learn.model, phase.free)
-            n, on = len(history.learns), sum(history.learns)
-            rates = np.geomspace(phase.lr_stem, phase.lr, on) if phase.lr_stem and on > 1 else np.full(on, phase.lr)
-            rates = [*[phase.lr]*(n - on), *rates.tolist()]
-            if phase.policy == 'one_cycle': learn.fit_one_cycle(phase.epochs, lr_max=np.array(rates), cbs=[history], reset_opt=True)
-            else:
-                plateau = Plateau(phase.patience, phase.factor, phase.floor, phase.stop)
-                learn.create_opt()
-                learn.fit(phase.epochs, lr=rates, cbs=[history, plateau])
+        try:
+            for i, phase in enumerate(schedule): fit_phase(learn, phase, history, checkpoint, i, ask_once)
+        except InputError as e: raise InputError(e.what, e.where, e.mend) from None # fastai puts a line of its own before it
     learn.model.load_state_dict(history.best)
     return pd.DataFrame(history.rows)

@@ -1,0 +1,250 @@
+"A stage is what its schedule says, survives any kill, and is the same in parts and in several processes."
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from PIL import Image
+from torch import nn
+
+from radinet_nb.data.cache import build_cache
+from radinet_nb.data.studies import split_studies, study_table
+from radinet_nb.errors import InputError
+from radinet_nb.learning.checkpoints import checkpoint_folder
+from radinet_nb.learning.memory import free_memory
+from radinet_nb.learning.schedules import Phase, fit_schedule, make_learner, paper_schedule
+from radinet_nb.learning.transfer import train_stage
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='module')
+def wrists(tmp_path_factory):
+    "90 patients, fractured or not by a bright spot"
+    folder, rng = tmp_path_factory.mktemp('wrists'), np.random.default_rng(0)
+    rows = []
+    for i in range(90):
+        x = rng.normal(90, 20, (32, 32))
+        if i % 3 == 0: x[8:14, 8:14] += 120
+        Image.fromarray(x.clip(0, 255).astype(np.uint8)).save(folder/f'{i:03}.png')
+        rows.append(dict(patient=f'p{i}', study=f's{i}', view='frontal', body_part='wrist', label=int(i % 3 == 0), path=str(folder/f'{i:03}.png')))
+    studies = split_studies(study_table(rows, collection='toy'), shares=(.6, .2, .2), seed=0)
+    return studies, build_cache(studies, folder/'cache', 32, jobs=1)
+
+
+@pytest.fixture(scope='module')
+def source(wrists, tmp_path_factory):
+    "A run to start from, so that there is a frozen phase"
+    return train_stage(*wrists, tmp_path_factory.mktemp('source')/'RadiNet', backbone='densenet51', warmup=0, epochs=1, lr=.003, threads=1).folder
+
+
+SMALL = dict(backbone='densenet51', batch_size=8, threads=1, seed=3, device='cpu')
+
+
+class Toy(nn.Module):
+    "A body of two blocks and a head, without batch normalization: small enough to follow by hand"
+    backbone, n_classes = 'toy', 2
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 8, 3, 2), nn.AdaptiveAvgPool2d(1))
+        self.head = nn.Sequential(nn.Linear(8, 2))
+
+    def forward(self, x): return self.head(self.body(x).flatten(1))
+
+
+def toy_loaders(bs=8):
+    torch.manual_seed(0)
+    data = [(torch.randn(3, 32, 32), torch.tensor(i % 2)) for i in range(24)]
+    return DataLoaders(DataLoader(data[:16], bs=bs), DataLoader(data[16:], bs=8))
+
+
+class Scripted(Callback):
+    "Validation losses as somebody wrote them down"
+    order = 55
+
+    def __init__(self, losses): self.losses, self.rates = list(losses), []
+
+    def after_epoch(self):
+        self.learn.recorder.values[-1][1] = self.losses.pop(0)
+        self.rates.append(round(float(np.log10(self.learn.opt.hypers[-1]['lr'])), 6))
+
+
+# epoch by epoch, worked out on paper from section 4.1: warm-up of 6, then at most 40; patience 3, stop after 10, floor 1e-7
+WARM = [.9, .8, .8, .8, .8, .7]                   # no gain in epochs 2, 3, 4: the rate falls for epoch 5
+FINE = [.70, .60, .61, .62, .60, .59,             # no gain in 8, 9, 10 (equal is no gain): falls for 11, which finds .59
+        .60, .60, .60, .60, .60, .60, .60, .60, .60, .60]  # falls after 14, 17 and 20; ten without gain after 21: the end
+RATES = [-4]*5 + [-5] + [-4]*5 + [-5]*4 + [-6]*3 + [-7]*4
+
+
+def test_the_published_schedule_runs_as_worked_out_by_hand():
+    learn, scripted = make_learner(toy_loaders(), Toy()), Scripted(WARM + FINE + [.1]*24)
+    learn.add_cb(scripted)
+    history = fit_schedule(learn, paper_schedule(warmup=6, epochs=40))
+    assert len(history) == 22 and scripted.losses == [.1]*24
+    assert scripted.rates == RATES
+    assert history.phase.tolist() == ['warm-up']*6 + ['fine-tuning']*16
+    assert (history.lr_stem[:6] == 0).all() and (history.lr_head > 0).all()
+    np.testing.assert_allclose(np.log10(history.lr_stem[6:]), RATES[6:], atol=1e-6)
+    assert history.valid_loss.idxmin() == 11
+    # the floor holds: the third fall went from 1e-6 to 1e-7, the fourth would have been 1e-8
+
+
+def test_the_floor_holds():
+    learn, scripted = make_learner(toy_loaders(), Toy()), Scripted([1.]*20)
+    learn.add_cb(scripted)
+    fit_schedule(learn, [Phase('flat', 20, lr=1e-4)])
+    assert scripted.rates == [-4]*4 + [-5]*3 + [-6]*3 + [-7]*10
+
+
+@pytest.mark.parametrize('free', ['all', 'head'])
+def test_the_optimizer_is_torchs_adam_step_for_step(free):
+    torch.manual_seed(1)
+    ours, theirs = Toy(), Toy()
+    theirs.load_state_dict(ours.state_dict())
+    dls, steps = toy_loaders(), []
+
+    class Record(Callback):
+        run_valid = False
+
+        def after_step(self): steps.append([p.detach().clone() for p in self.learn.model.parameters()])
+
+    learn = make_learner(dls, ours)
+    learn.add_cb(Record())
+    fit_schedule(learn, [Phase('three', 3, free, lr=1e-3)])
+    theirs.to(memory_format=torch.channels_last)
+    opt = torch.optim.Adam((theirs if free == 'all' else theirs.head).parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
+    for i, at in enumerate(steps):
+        x, y = list(dls.train)[i % 2]
+        opt.zero_grad()
+        nn.functional.cross_entropy(theirs(x), y).backward()
+        opt.step()
+        for a, b in zip(at, theirs.parameters(), strict=True): assert torch.equal(a, b)
+    assert len(steps) == 6
+
+
+def test_a_stage_records_who_learned_when(wrists, source, tmp_path):
+    run = train_stage(*wrists, tmp_path/'wrist', source=source, warmup=1, epochs=1, lr=.001, **SMALL)
+    rates = run.table('rates.csv')
+    assert rates.columns.tolist() == ['epoch', 'phase', 'block', 'trainable', 'rate']
+    assert rates[rates.epoch == 0].query('trainable').block.tolist() == ['head']
+    assert rates[rates.epoch == 1].trainable.all() and (rates.rate[rates.trainable] == .001).all()
+
+
+def start(*args, **kwargs):
+    process = multiprocessing.get_context('fork').Process(target=lambda: train_stage(*args, **kwargs), daemon=True)
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize('schedule', [dict(schedule='paper', warmup=2, epochs=4), dict(schedule='staged', epochs=1)])
+def test_killed_at_random_moments_it_ends_the_same(wrists, source, tmp_path, schedule):
+    kwargs = SMALL | schedule | dict(source=source, lr=.002, augmentation=.5)
+    began = time.perf_counter()
+    process = start(*wrists, tmp_path/'whole', **kwargs)
+    process.join()
+    seconds, rng, kills = time.perf_counter() - began, random.Random(5), 0
+    while kills < 5:
+        process = start(*wrists, tmp_path/'killed', **kwargs)
+        process.join(rng.uniform(.2, .7)*seconds)
+        if process.exitcode is not None: break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+    if process.exitcode: start(*wrists, tmp_path/'killed', **kwargs).join()
+    from radinet_nb.data.runs import load_run
+    whole, killed = load_run(tmp_path/'whole'), load_run(tmp_path/'killed')
+    print(kills, 'kills; went on after', killed.record['resumed'], 'epochs')
+    assert kills >= 2 and killed.record['resumed'] and whole.record['resumed'] == []
+    pd.testing.assert_frame_equal(killed.history.drop(columns='run'), whole.history.drop(columns='run'), check_exact=True)
+    pd.testing.assert_frame_equal(killed.predictions.drop(columns='run'), whole.predictions.drop(columns='run'), check_exact=True)
+    assert (killed.folder/'weights.safetensors').read_bytes() == (whole.folder/'weights.safetensors').read_bytes()
+    assert not checkpoint_folder(tmp_path/'killed').exists()
+
+
+def test_a_checkpoint_of_other_parameters_is_not_gone_on_with(wrists, tmp_path, monkeypatch):
+    import radinet_nb.learning.transfer as transfer
+    kwargs = SMALL | dict(warmup=0, epochs=2, lr=.001)
+    with monkeypatch.context() as m:
+        m.setattr(transfer, 'leave', lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt): train_stage(*wrists, tmp_path/'run', **kwargs)
+    assert len(list(checkpoint_folder(tmp_path/'run').iterdir())) == 1
+    other = train_stage(*wrists, tmp_path/'run', **kwargs | dict(lr=.002))
+    assert other.record['resumed'] == [] and (other.history.lr_head == .002).all()
+
+
+def test_in_parts_it_is_the_same_step_where_batch_norm_is_frozen(wrists, source, tmp_path):
+    "The head's batch normalization sees its part only, so the head is compared in evaluation mode: one epoch of the toy instead"
+    from radinet_nb.data.loaders import dataloaders
+    from radinet_nb.learning.transfer import set_seed
+    losses = {}
+    for parts in (1, 2, 4):
+        set_seed(0, 1)
+        learn = make_learner(dataloaders(wrists[1], wrists[0], 'fracture', batch_size=8, parts=parts), Toy(), torch.tensor([.7, 1.5]))
+        losses[parts] = fit_schedule(learn, [Phase('warm-up', 1, 'head', 1e-2), Phase('cycle', 2, 'all', 1e-2, policy='one_cycle')])
+        losses[parts].attrs['weights'] = torch.cat([p.detach().flatten() for p in learn.model.parameters()]).numpy()
+    for parts in (2, 4):
+        np.testing.assert_allclose(losses[parts].valid_loss, losses[1].valid_loss, rtol=1e-5)
+        np.testing.assert_allclose(losses[parts].attrs['weights'], losses[1].attrs['weights'], atol=1e-5)
+
+
+def test_two_processes_predict_what_one_does(wrists, source, tmp_path):
+    kwargs = SMALL | dict(source=source, warmup=1, epochs=1, lr=.001)
+    one = train_stage(*wrists, tmp_path/'one', **kwargs)
+    two = train_stage(*wrists, tmp_path/'two', processes=2, **kwargs)
+    apart = (one.predictions.probability - two.predictions.probability).abs().max()
+    print('largest difference of a probability:', apart)
+    assert apart < 1e-5 and two.record['processes'] == 2
+    np.testing.assert_allclose(two.history.valid_loss, one.history.valid_loss, rtol=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['one', 'two']
+
+
+def test_compiled_it_learns_the_same(wrists, tmp_path):
+    if not torch.cuda.is_available(): pytest.skip('torch.compile is tried where it is meant for: on a GPU')
+    kwargs = SMALL | dict(warmup=0, epochs=1, lr=.001, device='cuda', precision='fp32')
+    plain, compiled = (train_stage(*wrists, tmp_path/str(o), compiled=o, **kwargs) for o in (False, True))
+    np.testing.assert_allclose(compiled.history.valid_loss, plain.history.valid_loss, rtol=1e-2)
+
+
+def refused(told, *args, **kwargs):
+    with pytest.raises(InputError, match=told) as e: train_stage(*args, **SMALL | kwargs)
+    assert '\n' not in str(e.value) and len(str(e.value)) < 400
+    return str(e.value)
+
+
+def test_wrong_use_is_told_in_one_line(wrists, source, tmp_path):
+    studies, cache = wrists
+    out = tmp_path/'run'
+    healthy = studies.assign(label=studies.label.where(studies.label == 0))
+    refused('one class only .* rows of class none', healthy, cache, out)
+    refused('the valid split holds one class only', studies[(studies.split != 'valid') | (studies.label == 1)], cache, out)
+    refused('the weights are of densenet51 and the stage builds mobilenet_v2; set backbone', *wrists, out, source=source, backbone='mobilenet_v2')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_beyond_memory_is_told_with_the_size_that_fits(wrists, tmp_path, monkeypatch):
+    monkeypatch.setattr('radinet_nb.learning.memory.free_memory', lambda device: 64 << 20)
+    line = refused(r'need about .* GiB .* free on cpu; \d+ fit: batch_size=\d+, or accumulate=', *wrists, tmp_path/'run', batch_size=4096)
+    monkeypatch.undo()
+    assert free_memory(torch.device('cpu')) > 64 << 20
+    fits = int(line.split('batch_size=')[1].split(',')[0])
+    assert 1 < fits < 4096 and not list(tmp_path.iterdir())
+
+
+def test_a_head_that_does_not_fit_the_task_is_told():
+    dls = toy_loaders()
+    with pytest.raises(InputError, match='the head has 2 outputs and the task 7 classes; build the network with n_classes=7') as e:
+        make_learner(dls, Toy(), class_weights=torch.ones(7))
+    assert '\n' not in str(e.value)
+
+
+def test_a_rate_that_explodes_is_told_in_one_line(wrists):
+    refused('lower the learning rate', *wrists, warmup=0, epochs=2, lr=1e30)
