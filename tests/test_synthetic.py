@@ -140,6 +140,16 @@ def test_jobs_change_no_byte(tmp_path):
         if p.is_file(): assert p.read_bytes()==(tmp_path/'b'/p.relative_to(tmp_path/'a')).read_bytes()
 
 
+def test_command_line_reaches_every_knob(tmp_path, capsys):
+    from radinet_nb.cli import main
+    args = 'synthesize', str(tmp_path/'h'), '--patients', '2', '--pixels', '48', '--part', 'wrist', '--severity', '1.4', '--set', 'exam_mix=1'
+    assert main(list(args))==0 and 'synthetic' in capsys.readouterr().out
+    assert len(list((tmp_path/'h').rglob('*.dcm')))>=2
+    for wrong in ('colour=3', 'noise=loud', 'difficulty=trivial'):
+        assert main(['synthesize', str(tmp_path/wrong), '--set', wrong])==2
+        assert len(capsys.readouterr().err.strip().splitlines())==1 and not (tmp_path/wrong).exists()
+
+
 # no shortcut: what is not bone must not tell the label
 
 def pixels_of(ds):
