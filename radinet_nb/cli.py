@@ -66,20 +66,30 @@ def reproduce(
     report = last/'report.html'
     if report.exists(): print(f'report: {report}')
 
-# %% ../nbs/cli.ipynb #a4dec1ef
+# %% ../nbs/cli.ipynb #c39591ac
 @app.command()
 def synthesize(
     out:Annotated[Path, typer.Argument(help='a new folder')],
     patients:Annotated[int, typer.Option(help='how many patients')]=100,
-    pixels:Annotated[int, typer.Option(help='side of a radiograph')]=256,
+    pixels:Annotated[int, typer.Option(help='long side of a radiograph')]=256,
     seed:Annotated[int, typer.Option(help='same seed, same bytes')]=0,
-    difficulty:Annotated[str, typer.Option(help='mixed or obvious')]='mixed',
+    parts:Annotated[list[str], typer.Option('--part', help='body part, again for more; default: all seven')]=[],  # noqa: B006
+    difficulty:Annotated[str, typer.Option(help='mixture of fractures: obvious, mixed or subtle')]='mixed',
+    severity:Annotated[float, typer.Option(help='how plain each fracture is: .5 hard, 1.5 easy')]=1.,
+    hairlines:Annotated[float|None, typer.Option(help='share of hairlines among the fractures')]=None,
+    noise:Annotated[float, typer.Option(help='multiplies quantum noise')]=1.,
+    shift:Annotated[float, typer.Option(help='another site, 0 to 1: other machines, other windows')]=0.,
+    paper:Annotated[bool, typer.Option('--karam2021', help='11,112 records of wrists, 3,698 without a label')]=False,
+    knobs:Annotated[list[str], typer.Option('--set', metavar='KNOB=VALUE', help='any field of synthetic.hospital.Hospital')]=[],  # noqa: B006
     jobs:Annotated[int, typer.Option(help='processes')]=1,
 ):
     "Write the export of a synthetic hospital: DICOM files, labels.csv, reports.csv."
-    from radinet_nb.synthetic.hospital import write_hospital
-    write_hospital(out, patients=patients, pixels=pixels, seed=seed, difficulty=difficulty, jobs=jobs)
-    print(f'{out}: a synthetic hospital with {patients} patients; read it with radinet_nb.data.collections.read_hospital')
+    from radinet_nb.synthetic.hospital import karam2021, write_hospital
+    chosen = dict(patients=patients, pixels=pixels, seed=seed, parts=parts or None, difficulty=difficulty, severity=severity,
+                  hairlines=hairlines, noise=noise, shift=shift)
+    got = write_hospital(out, jobs=jobs, **chosen | (karam2021 if paper else {}) | pairs(knobs, '--set', as_yaml=True))
+    print(f'{out}: a synthetic hospital, {len(got)} studies of {got.patient.nunique()} patients; '
+          'read it with radinet_nb.data.collections.read_hospital')
 
 # %% ../nbs/cli.ipynb #ee82276a
 @app.command()

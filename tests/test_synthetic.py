@@ -1,11 +1,15 @@
-"The synthetic room: physics, boxes, determinism, and no shortcuts"
+"The synthetic room: physics, boxes, determinism, the paper's population, and no shortcuts"
 import numpy as np
+import pandas as pd
+import pydicom
 import pytest
 
+from radinet_nb.errors import InputError
+from radinet_nb.synthetic.anatomy import Flesh
 from radinet_nb.synthetic.fractures import break_limb
-from radinet_nb.synthetic.hospital import write_hospital
-from radinet_nb.synthetic.limbs import make_limb
-from radinet_nb.synthetic.phantom import camera_for, fracture_box, radiograph
+from radinet_nb.synthetic.hospital import Hospital, karam2021, population, write_hospital
+from radinet_nb.synthetic.limbs import make_limb, posed
+from radinet_nb.synthetic.phantom import Camera, Exposure, bone_shadow, camera_for, expose, flesh_shadow, fracture_box, radiograph, shadow
 
 
 @pytest.mark.parametrize('part', 'finger hand wrist forearm elbow humerus shoulder'.split())
@@ -13,65 +17,199 @@ from radinet_nb.synthetic.phantom import camera_for, fracture_box, radiograph
 def test_every_part_at_every_age(part, age):
     limb = make_limb(part, age, 'F', seed=3)
     for view in ('frontal', 'lateral'):
-        im = radiograph(limb, camera_for(limb, view, 96))
+        im = radiograph(posed(limb, view), camera_for(limb, view, 96))
         assert im.shape[0]==96 and 0<=im.min() and im.max()<=1 and im.std()>.05
+
+
+# physics
+
+def test_beer_lambert():
+    cam = Camera(np.zeros(3), np.array([1., 0, 0]), np.array([0, 0, 1.]), np.array([0, -1., 0]), .5, (32, 32))
+    depth, read = [], []
+    for r in (5., 10., 20., 40.):
+        line = flesh_shadow([Flesh(np.array([0, 0, -90.]), np.array([0, 0, 90.]), r, r)], cam)
+        depth.append(2*r); read.append(expose(line, line, Exposure(photons=0, scatter=0, blur=0))[16, 16])
+    assert np.allclose(-np.log(read), .0205*np.array(depth), rtol=.006)
+
+
+def test_photons_are_counted_as_poisson():
+    line = np.full((128, 128), 2., np.float32)
+    read = expose(line, line, Exposure(photons=3000, scatter=0, blur=0))
+    assert abs(read.mean()/np.exp(-2)-1)<.005 and abs(read.var()/(np.exp(-2)/3000)-1)<.05
+
+
+@pytest.mark.parametrize('name', ['radius', 'ulna'])
+def test_views_agree_on_length(name):
+    arm = make_limb('forearm', 40)
+    bone = next(b for b in arm.bones if b.name==name)
+    for view in ('frontal', 'oblique', 'lateral'):
+        cam = camera_for(arm, view)
+        rows = np.nonzero(bone_shadow(bone, cam)[0].max(1)>.1)[0]
+        assert abs(np.ptp(rows)*cam.pixel - abs((bone.end-bone.origin)@cam.up))<9 # caps and styloid
+        lengths = test_views_agree_on_length.__dict__.setdefault(name, [])
+        lengths.append(np.ptp(rows)*cam.pixel)
+    assert np.ptp(lengths)<2.5*cam.pixel
+
+
+def test_mass_does_not_depend_on_the_view():
+    wrist = make_limb('wrist', 40)
+    bone = next(b for b in wrist.bones if b.name=='capitate')
+    mass = [bone_shadow(bone, cam)[0].sum()*cam.pixel**2 for cam in (camera_for(wrist, v, 192) for v in ('frontal', 'oblique', 'lateral'))]
+    assert np.ptp(mass)/np.mean(mass)<.03
+
+
+def outside_boxes(limb, cam):
+    diff = np.abs(radiograph(limb, cam)-radiograph(limb, cam, broken=False))
+    boxes = fracture_box(limb, cam)
+    for x0, y0, x1, y1 in boxes: diff[max(0, y0-2):y1+2, max(0, x0-2):x1+2] = 0
+    return diff.max(), len(boxes)
 
 
 @pytest.mark.parametrize('kind', 'hairline gap step angulated impacted comminuted buckle greenstick avulsion'.split())
 def test_box_holds_all_that_changed(kind):
     limb = make_limb('wrist', 40, seed=1)
     break_limb(limb, seed=1, kind=kind, site='radius')
-    seen = 0
-    for view in ('frontal', 'lateral'):
-        cam = camera_for(limb, view, 192)
-        diff = np.abs(radiograph(limb, cam)-radiograph(limb, cam, broken=False))
-        for x0, y0, x1, y1 in fracture_box(limb, cam): diff[y0-2:y1+2, x0-2:x1+2] = 0; seen += 1
-        assert diff.max()<.02
-    assert seen
+    seen = [outside_boxes(limb, camera_for(limb, view, 192)) for view in ('frontal', 'lateral')]
+    assert max(s[0] for s in seen)<.02 and sum(s[1] for s in seen)
+
+
+@pytest.mark.parametrize('part', 'finger hand forearm elbow humerus shoulder'.split())
+@pytest.mark.parametrize('united', [0., .5])
+def test_box_holds_all_that_changed_in_every_part(part, united):
+    limb = make_limb(part, 40, seed=2)
+    break_limb(limb, seed=2, united=united)
+    seen = [outside_boxes(posed(limb, view), camera_for(limb, view, 160)) for view in ('frontal',)]
+    assert max(s[0] for s in seen)<.02
+
+
+def test_whole_patient_is_the_broken_one_before():
+    whole, broken = make_limb('wrist', 30, seed=4), make_limb('wrist', 30, seed=4)
+    break_limb(broken, seed=4, kind='step')
+    cam = camera_for(whole, 'lateral', 128)
+    diff = np.abs(shadow(whole, cam)[0]-shadow(broken, cam, broken=False)[0])
+    assert diff.max()<1e-4
+
+
+def test_a_united_fracture_has_no_box_but_a_scar():
+    limb = make_limb('forearm', 40, seed=2)
+    break_limb(limb, seed=2, kind='step', site='radius', united=1.)
+    cam = camera_for(limb, 'frontal', 160)
+    assert fracture_box(limb, cam)==[] and np.abs(radiograph(limb, cam)-radiograph(limb, cam, broken=False)).max()>.05
+
+
+# the population of karam2021, section 4.2
+
+def within(seen, want, n, sd=None):
+    "Three standard errors; patients come 1.4 times each, so there are fewer of them than of visits"
+    return abs(seen-want)<3*(sd or np.sqrt(want*(1-want)))/np.sqrt(n/1.4)
+
+
+def test_population_is_the_papers():
+    pop = population(Hospital(**karam2021, seed=5))
+    n = len(pop)
+    assert (n, pop.labelled.sum(), (~pop.labelled).sum())==(11112, 7414, 3698)
+    assert within(pop.age.mean(), 36, n, 24) and abs(pop.age.std()-24)<.8 and pop.age.min()<1 and 95<pop.age.max()<=104
+    for seen, want in ((pop.age<18, .29), (pop.sex=='F', .43), (pop.fracture==1, .56), (pop.low_resolution, .03), (pop.visit=='first', .70),
+                       (pop.visit=='follow-up', .25), (pop.visit=='return', .05)):
+        assert within(seen.mean(), want, n), (want, seen.mean())
+    assert abs(pop.views.mean()-21800/7776)<.03
+    gap = pop.gap/365.25
+    assert gap[pop.visit=='follow-up'].max()<1 and 2.7<gap[pop.visit=='return'].mean()<3.4
+
+
+def test_label_of_a_follow_up_is_of_its_own_day():
+    pop = population(Hospital(**karam2021, seed=6))
+    again = pop[(pop.visit=='follow-up')&(pop.united>0)]
+    assert (again.fracture==(again.united<1)).all() and .05<(again.fracture==0).mean()<.4
+    late, soon = again[again.gap>150], again[again.gap<30]
+    assert (late.fracture==0).all() and (soon.fracture==1).all()
+    for group in (pop.visit, pop.age<14, pop.low_resolution, pop.views, pop.sex):
+        shares = pop.groupby(group).fracture.agg(['mean', 'size'])
+        assert all(within(r['mean'], .56, r['size']) for _, r in shares.iterrows()), shares
+
+
+@pytest.mark.parametrize('knobs', [dict(severity=5), dict(hairlines=1.2), dict(records=0), dict(noise=0), dict(follow_up=.8, later=.2)])
+def test_bad_knobs(knobs):
+    with pytest.raises(InputError): Hospital(**knobs)
 
 
 def test_jobs_change_no_byte(tmp_path):
-    write_hospital(tmp_path/'a', patients=24, pixels=48)
-    write_hospital(tmp_path/'b', patients=24, pixels=48, jobs=2)
+    write_hospital(tmp_path/'a', patients=10, pixels=48, exam_mix=1.)
+    write_hospital(tmp_path/'b', patients=10, pixels=48, exam_mix=1., jobs=2)
     for p in (tmp_path/'a').rglob('*'):
         if p.is_file(): assert p.read_bytes()==(tmp_path/'b'/p.relative_to(tmp_path/'a')).read_bytes()
 
 
-def held_out_auc(X, y, seed=0):
-    "Cross-validated AUC with the half-width of its 99 % interval under no information"
+def test_command_line_reaches_every_knob(tmp_path, capsys):
+    from radinet_nb.cli import main
+    args = 'synthesize', str(tmp_path/'h'), '--patients', '2', '--pixels', '48', '--part', 'wrist', '--severity', '1.4', '--set', 'exam_mix=1'
+    assert main(list(args))==0 and 'synthetic' in capsys.readouterr().out
+    assert len(list((tmp_path/'h').rglob('*.dcm')))>=2
+    for wrong in ('colour=3', 'noise=loud', 'difficulty=trivial'):
+        assert main(['synthesize', str(tmp_path/wrong), '--set', wrong])==2
+        assert len(capsys.readouterr().err.strip().splitlines())==1 and not (tmp_path/wrong).exists()
+
+
+# no shortcut: what is not bone must not tell the label
+
+def pixels_of(ds):
+    a = ds.pixel_array.astype(float)
+    return 4095-a if ds.PhotometricInterpretation=='MONOCHROME1' else a
+
+
+@pytest.fixture(scope='module')
+def wrists(tmp_path_factory):
+    "A hospital of wrists, a row a study, with what a lazy network could look at"
+    out = tmp_path_factory.mktemp('wrists')
+    pop, rows = write_hospital(out/'h', patients=120, pixels=48, parts='wrist', seed=8, exam_mix=.2), []
+    for folder in sorted({p.parent for p in (out/'h').rglob('*.dcm')}):
+        files = sorted(folder.glob('*.dcm'))
+        ds, a = pydicom.dcmread(files[0]), pixels_of(pydicom.dcmread(files[0]))
+        edge = np.concatenate([a[:3].ravel(), a[:, :2].ravel(), a[:, -2:].ravel(), a[-10:].ravel()])
+        rows.append(dict(StudyInstanceUID=ds.StudyInstanceUID, years=float(str(ds.get('PatientAge', '036Y'))[:3]), woman=ds.PatientSex=='F',
+            left=ds.Laterality=='L', maker=len(ds.Manufacturer), view=ds.ViewPosition=='AP', files=len(files),
+            inverted=ds.PhotometricInterpretation=='MONOCHROME1', year=int(ds.StudyDate[:4]), hour=int(ds.StudyTime[:2]),
+            syntax=len(ds.file_meta.TransferSyntaxUID), tags=len(ds), size=files[0].stat().st_size, rows=ds.Rows,
+            spacing=float(ds.ImagerPixelSpacing[0]), edge=edge.mean(), edge_sd=edge.std(), mark=a[-10:].mean(),
+            mean=a.mean(), sd=a.std(), low=np.percentile(a, 20), mid=np.percentile(a, 50), high=np.percentile(a, 95)))
+    got = pop.merge(pd.DataFrame(rows), on='StudyInstanceUID')
+    return got.join(pd.get_dummies(got.thing, prefix='thing').astype(float))
+
+
+def lowest_auc(X, y, patients, draws=300):
+    "Cross-validated AUC by patient, and the lower end of its 99 % interval, drawn by patient"
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import cross_val_predict
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    p = cross_val_predict(make_pipeline(StandardScaler(), LogisticRegression(C=.1)), X, y, cv=5, method='predict_proba')[:, 1]
-    n1, n0 = y.sum(), (1-y).sum()
-    return roc_auc_score(y, p), 2.6*np.sqrt((n1+n0+1)/(12*n1*n0))
+    p = cross_val_predict(make_pipeline(StandardScaler(), LogisticRegression(C=.1)), X, y, groups=patients, method='predict_proba',
+        cv=StratifiedGroupKFold(5, shuffle=True, random_state=0))[:, 1]
+    rng, rows = np.random.default_rng(0), [np.flatnonzero(patients==k) for k in np.unique(patients)]
+    drawn = [np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))]) for _ in range(draws)]
+    return roc_auc_score(y, p), float(np.quantile([roc_auc_score(y[d], p[d]) for d in drawn], .01))
 
 
-def test_no_shortcut(tmp_path):
-    import pandas as pd
-    import pydicom
-    pop = write_hospital(tmp_path/'h', patients=170, pixels=48, parts='wrist', seed=8)
-    rows = []
-    for _, g in pd.DataFrame([(str(p.parent), p) for p in sorted((tmp_path/'h').rglob('*.dcm'))]).groupby(0):
-        ds = pydicom.dcmread(g[1].iloc[0])
-        a = ds.pixel_array.astype(float)
-        if ds.PhotometricInterpretation=='MONOCHROME1': a = 4095-a
-        edge = np.concatenate([a[:3].ravel(), a[:, :2].ravel(), a[:, -2:].ravel(), a[-10:].ravel()])
-        rows.append(dict(StudyInstanceUID=ds.StudyInstanceUID, age=float(ds.get('PatientAge', '036Y')[:3]), female=ds.PatientSex=='F',
-            left=ds.Laterality=='L', maker=len(ds.Manufacturer), view=ds.ViewPosition=='AP',
-            inverted=ds.PhotometricInterpretation=='MONOCHROME1',
-            year=int(ds.StudyDate[:4]), syntax=len(ds.file_meta.TransferSyntaxUID), size=g[1].iloc[0].stat().st_size, rows=ds.Rows,
-            edge=edge.mean(), edge_sd=edge.std(), mean=a.mean(), sd=a.std(), low=np.percentile(a, 20), high=np.percentile(a, 95)))
-    got = pop.merge(pd.DataFrame(rows), on='StudyInstanceUID', suffixes=('_', ''))
-    y = got.fracture.values.astype(int)
-    header = 'age female left maker view inverted year syntax size rows'.split()
-    for names in (header, ['edge', 'edge_sd'], ['mean', 'sd', 'low', 'high']):
-        auc, half = held_out_auc(got[names].astype(float).values, y)
-        assert auc<.5+half, (names, auc)
-    auc, half = held_out_auc(pd.get_dummies(got.thing).astype(float).values, y)
-    assert auc<.5+half
+shortcuts = dict(header='years woman left maker view files inverted year hour syntax tags rows spacing'.split(), size=['size'],
+    border=['edge', 'edge_sd', 'mark'], statistics=['mean', 'sd', 'low', 'mid', 'high'])
+
+
+@pytest.mark.parametrize('which', [*shortcuts, 'objects'])
+def test_no_shortcut(wrists, which):
+    names = shortcuts.get(which) or [c for c in wrists if c.startswith('thing_')]
+    auc, low = lowest_auc(wrists[names].astype(float).values, wrists.fracture.values.astype(int), wrists.patient.values)
+    assert low<=.5, (which, auc, low)
+
+
+def test_a_shortcut_would_be_caught(wrists):
+    leak = wrists.fracture.values+np.random.default_rng(0).normal(0, 1.5, len(wrists))
+    assert lowest_auc(leak[:, None], wrists.fracture.values.astype(int), wrists.patient.values)[1]>.5
+
+
+def test_the_mark_is_the_same_for_all(wrists, tmp_path):
+    write_hospital(tmp_path/'h', patients=8, pixels=96, parts='wrist', seed=8)
+    strips = [pixels_of(ds)[-11:, :40] for ds in map(pydicom.dcmread, (tmp_path/'h').rglob('*.dcm')) if ds.Rows==96 and ds.SyntheticData=='YES']
+    assert len(strips)>=16 and all(np.array_equal(s, strips[0]) for s in strips) and strips[0].max()>3000
 
 
 def test_template_does_not_tell():

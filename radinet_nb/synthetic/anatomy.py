@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['parts', 'cortical', 'spongy_end', 'spongy_shaft', 'Bone', 'Flesh', 'Limb', 'eroded', 'smoothed', 'rounded', 'tube',
-           'growing', 'size_at', 'maturity', 'plate_at']
+           'growing', 'fuse', 'ball', 'size_at', 'maturity', 'plate_at']
 
 # %% ../../nbs/synthetic/anatomy.ipynb #3902748e
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ import numpy as np
 parts = 'finger hand wrist forearm elbow humerus shoulder'.split()
 cortical, spongy_end, spongy_shaft = .062, .017, .002 # attenuation in excess of soft tissue, 1/mm
 
-# %% ../../nbs/synthetic/anatomy.ipynb #076f804d
+# %% ../../nbs/synthetic/anatomy.ipynb #572a56dc
 @dataclass
 class Bone:
     "A tube along its own z axis, described by tables every `step` mm"
@@ -35,11 +35,12 @@ class Bone:
     cortex:float=cortical # attenuation of the shell, 1/mm
     plates:tuple=() # local z of open growth plates
     breaks:tuple=() # fractures, see `synthetic.fractures`
+    joined:tuple=() # further tubes grown together with this one, in its coordinates, mm
 
     @property
     def end(self): return self.origin + self.length*self.axes[2]
 
-# %% ../../nbs/synthetic/anatomy.ipynb #7c5775a3
+# %% ../../nbs/synthetic/anatomy.ipynb #d2746ed7
 @dataclass
 class Flesh:
     "A round cone of soft tissue, flattened in y"
@@ -50,7 +51,8 @@ class Flesh:
     flat:float=1. # half-depth over half-width
     mu:float=.0205 # attenuation, 1/mm
     lung:bool=False # an air space instead
-    bore:'Flesh'=None # carved out: plaster has a limb in it
+    bore:tuple=() # Flesh carved out: plaster has a limb in it, a lung the heart
+    finger:int=0 # that it belongs to, 0 for none
 
 # %% ../../nbs/synthetic/anatomy.ipynb #490ba6a4
 @dataclass
@@ -133,20 +135,35 @@ def tube(
     return Bone(name, start, np.stack([np.cross(y_ax, z_ax), y_ax, z_ax]), ln, *[a.astype(np.float32) for a in tables], step,
         plates=tuple(p[0]*ln for p in plates), **kw)
 
-# %% ../../nbs/synthetic/anatomy.ipynb #7f0797ae
+# %% ../../nbs/synthetic/anatomy.ipynb #cec25f1e
 def growing(outer, z, ln, plates, caps):
-    "The profile with its growth plates open and its epiphyses as large as they have become"
+    "The profile with its growth plates open and its epiphyses as large as they have become: they hug the plate as they grow"
     for t, gap, share in plates:
         z0, far = t*ln, t>.5
         d = (z-z0) if far else (z0-z)
         shaft = outer*rounded(-d-gap/2, min(1.5, caps[1]))
-        tip = (ln-z0) if far else z0
-        want = max(tip-gap/2, .1)*share
-        mid = gap/2 + max(tip-gap/2, .1)*.5
-        u = np.clip(np.abs(d-mid)/max(want/2, .05), 0, 1)
-        epi = outer*(.35+.65*share)*np.sqrt(1-u**3) if share>.05 else np.full_like(outer, -9.)
+        room = max(((ln-z0) if far else z0)-gap/2, .1)
+        want = room*share**.8
+        u = np.clip(np.abs(d-gap/2-(room-want)*.35-want/2)/max(want/2, .05), 0, 1)
+        epi = outer*(.3+.7*share**.5)*np.sqrt(1-u**4) if share>.05 else np.full_like(outer, -9.)
         outer = np.where(d<0, shaft, np.where((d>gap/2)&(u<1), epi, -9.))
     return outer
+
+# %% ../../nbs/synthetic/anatomy.ipynb #978c673d
+def fuse(
+    bone:Bone, # changed in place
+    *others:Bone, # in the world's coordinates
+)->Bone:
+    "One bone out of several tubes, without walls between them"
+    for o in others: o.origin, o.axes = bone.axes@(o.origin-bone.origin), o.axes@bone.axes.T
+    bone.joined += others
+    return bone
+
+# %% ../../nbs/synthetic/anatomy.ipynb #f1e1f1b7
+def ball(center, r, name='', **kw)->Bone:
+    "A ball of bone"
+    c = np.array(center, float)
+    return tube(name, c-[0,0,r], c+[0,0,r], ((0,r),(1,r)), caps=(r,r), **kw)
 
 # %% ../../nbs/synthetic/anatomy.ipynb #47362579
 def size_at(

@@ -63,7 +63,7 @@ def add_object(
         limb.bones += grown.bones; limb.flesh += grown.flesh
     return limb
 
-# %% ../../nbs/synthetic/objects.ipynb #a4e612aa
+# %% ../../nbs/synthetic/objects.ipynb #235bf5c8
 def shell(limb, rng, half=False):
     "Plaster: open at both ends around the limb, or a slab along its back"
     s, thick = limb.size, rng.uniform(4,7)*limb.size**.5
@@ -73,7 +73,7 @@ def shell(limb, rng, half=False):
     p, q, axis = np.array(p, float)*s, np.array(q, float)*s, np.array([0,0,1.])
     r0, r1 = r0*s*1.12, r1*s*1.12
     if half: return [Flesh(p-[0,r0*flat+thick,0], q-[0,r1*flat+thick,0], r0*.75, r1*.75, thick/(r0*.75), mu=plaster)]
-    return [Flesh(p, q, r0+thick, r1+thick, flat, mu=plaster, bore=Flesh(p+axis*90*s, q-axis*90*s, r0-2*s, r1+2*s, flat))]
+    return [Flesh(p, q, r0+thick, r1+thick, flat, mu=plaster, bore=(Flesh(p+axis*90*s, q-axis*90*s, r0-2*s, r1+2*s, flat),))]
 
 # %% ../../nbs/synthetic/objects.ipynb #f56471ac
 def plate_and_screws(b, rng, s):
