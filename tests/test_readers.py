@@ -72,6 +72,20 @@ def test_printed_analysis_of_van_dyke():
     assert [row.se, row.low, row.high, row.p] == pytest.approx([.01871748, -.08048591, -.00711473, .01927984], rel=1e-5)
 
 
+def test_raw_ratings_of_van_dyke():
+    "From the 1,140 ratings to the digits that MRMCaov's guide prints; the ratings are data of that package (VanDyke, as CSV) and not ours to copy"
+    path = DATA/'readers_van_dyke'/'VanDyke.csv'
+    if not path.exists(): pytest.skip('no shared/data/readers_van_dyke/VanDyke.csv: write it from the R package MRMCaov to run this')
+    d = pd.read_csv(path).rename(columns=dict(treatment='modality'))[['reader', 'modality', 'case', 'truth', 'rating']]
+    found = obuchowski_rockette(*merits(d))
+    assert [round(found['components'][o], 10) for o in ('error', 'cov1', 'cov2', 'cov3')] == [.0007921325, .0003420090, .0003395265, .0002358497]
+    assert [found['test'][o] for o in ('F', 'df2', 'p')] == pytest.approx([4.484854, 15.06611, .05123303], rel=1e-6)
+    jackknife = obuchowski_rockette(*merits(d, covariance='jackknife'), readers='fixed')
+    assert [jackknife['test'][o] for o in ('X2', 'p')] == pytest.approx([5.475953, .01927984], rel=1e-6)
+    calls = obuchowski_rockette(*merits(d.assign(rating=(d.rating >= 3).astype(int)), 'sensitivity', 'jackknife'))
+    assert [calls['test'][o] for o in ('F', 'df2', 'p')] == pytest.approx([6.689493, 15.71732, .02008822], rel=1e-6)
+
+
 def test_false_alarms_are_as_rare_as_stated():
     p = np.array([obuchowski_rockette(*merits(study(i)))['test']['p'] for i in range(150)])
     assert .01 <= (p <= .05).mean() <= .1
