@@ -446,6 +446,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'radinet_nb/analysis/run_layers.py'),
                                                 'radinet_nb.analysis.run_layers.map_cells': ( 'analysis/run_layers.html#map_cells',
                                                                                               'radinet_nb/analysis/run_layers.py'),
+                                                'radinet_nb.analysis.run_layers.off_places': ( 'analysis/run_layers.html#off_places',
+                                                                                               'radinet_nb/analysis/run_layers.py'),
                                                 'radinet_nb.analysis.run_layers.places_needed': ( 'analysis/run_layers.html#places_needed',
                                                                                                   'radinet_nb/analysis/run_layers.py'),
                                                 'radinet_nb.analysis.run_layers.run_layers': ( 'analysis/run_layers.html#run_layers',

@@ -53,14 +53,15 @@ def depth_table(
     found = jackknife(a, b, groups, lambda grid: depth_numbers(above_chance(grid, null)), folds, confidence, **options)
     return found.assign(measure=options.get('measure', 'cca'))
 
-# %% ../../nbs/analysis/depth.ipynb #2121997c
+# %% ../../nbs/analysis/depth.ipynb #efcb84f7
 SENTENCES = dict(early='early layers of RadiNet_wrist correlate with middle layers of ImageNet_wrist',
                  last='the last layers of RadiNet_wrist correlate with no layer of ImageNet_wrist',
                  earlier='features appear earlier in RadiNet_wrist than in ImageNet_wrist')
 
 def judge_depth(
-    table:pd.DataFrame, # of `depth_table`, one measure
+    table:pd.DataFrame, # of `depth_table`, one measure; column `twice` optional
     sentence:str, # a key of `SENTENCES`
+    least:float=.05, # share of what is possible from which a gap counts
 ) -> dict: # verdict, effect, low, high, says
     "The verdict on one sentence about Fig. 14, and the number that decided it"
     if sentence not in SENTENCES: raise InputError(f'no sentence {sentence!r}', 'sentence', f'choose one of {", ".join(SENTENCES)}')
@@ -68,13 +69,14 @@ def judge_depth(
     o = at.loc[dict(early='early_middle', last='last_best', earlier='earlier')[sentence]]
     if np.isnan(o.value) or np.isnan(o.low):
         return dict(verdict='not testable on this data', effect=np.nan, low=np.nan, high=np.nan, says='too few samples for the width of the layers')
-    if sentence == 'early':
-        sure, tends = o.low > 0 and at.low['early_gap'] > 0, o.low > 0
-        says = f"mirrored {at.value['mirrored']:.2f}"
+    def counts(name):
+        twice = at.twice[name] if 'twice' in at else np.nan
+        return at.low[name] > 0 and at.value[name] >= max(least, 0 if np.isnan(twice) else abs(twice))
+    if sentence == 'early': sure, tends, says = o.low > 0 and counts('early_gap'), o.low > 0, f"mirrored {at.value['mirrored']:.2f}"
     elif sentence == 'last':
-        less = at.value['last_best'] < at.value['others_best']
+        less = at.value['last_best'] < at.value['others_best']-least
         sure, tends = o.high < .1 and less, less
         says = f"other layers {at.value['others_best']:.2f}, ImageNet_wrist's own last {at.value['mirrored_last']:.2f}"
-    else: sure, tends, says = o.low > 0, o.value > 0, 'mean gap between a pair of depths and its mirror image'
+    else: sure, tends, says = counts('earlier'), o.value > 0, 'mean gap between a pair of depths and its mirror image'
     verdict = 'reproduced' if sure else 'direction only' if tends else 'not reproduced'
     return dict(verdict=verdict, effect=float(o.value), low=float(o.low), high=float(o.high), says=f'share above chance; {says}')

@@ -69,7 +69,7 @@ def _key(fig, grids): # what crosses and hatching mean, where there are any
         found.append((Patch(facecolor='white', edgecolor='#b0b0b0', hatch='/////', linewidth=0), 'refused: too few samples for the width'))
     if found: fig.legend(*zip(*found, strict=True), loc='outside lower left', fontsize=7, ncols=2)
 
-# %% ../../nbs/report/similarity_figure.ipynb #d22e43a8
+# %% ../../nbs/report/similarity_figure.ipynb #68ce9a6b
 def similarity_figure(
     grids, # frame of `similarity_grid`, or title -> frame: one panel each
     rows:str|dict='', # what the rows' network is called; or title -> name
@@ -90,7 +90,7 @@ def similarity_figure(
             _panel(ax, grid, norm, across == 1 and len(grid) <= 64)
             name = MEASURE_NAMES.get(grid.measure.iloc[0], grid.measure.iloc[0])
             ax.set(xlabel=named(columns, title), ylabel=named(rows, title) if i%across == 0 or isinstance(rows, dict) else '')
-            ax.set_title(f'{chr(97+i)}  {title or name}' if len(grids) > 1 else title, loc='left')
+            ax.set_title(f'{chr(97+i)}  {title or name}'.replace('_', ' ') if len(grids) > 1 else title.replace('_', ' '), loc='left')
         names = {MEASURE_NAMES.get(o, o) for g in grids.values() for o in g.measure.unique()}
         below = any((g.value < 0).any() for g in grids.values())
         bar = fig.colorbar(ScalarMappable(norm, 'cividis'), ax=axes, shrink=.9 if down == 1 else .6, aspect=28, pad=.02,
