@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from radinet_nb.analysis.annotate import annotate_reports, in_chunks, label_studies, read_reports
+from radinet_nb.analysis.annotate import annotate_reports, gather, handed_on, in_chunks, read_reports, study_reports, with_report_labels
 from radinet_nb.analysis.annotation import (
     ReportClassifier,
     choose_thresholds,
@@ -201,9 +201,42 @@ def test_labelled_apart_and_study_table(tmp_path):
     assert sorted(labels.key) == sorted(frame.study)
     studies = pd.DataFrame({'study':frame.study, 'label':pd.array(frame.fracture, dtype='Int8')})
     studies['label_source'] = pd.array(np.where(studies.label.notna(), 'expert', None), dtype='string')
-    got = label_studies(studies, labels)
-    assert got.label[:700].equals(studies.label[:700]) and (got.label_source[700:].dropna() == 'report').all()
-    assert got.label.notna().sum() == 700 + labels[labels.label_source == 'report'].label.notna().sum()
+    studies['split'] = 'train'
+    for every in (True, False):
+        handed = handed_on(labels, every)
+        got = with_report_labels(studies, handed)
+        assert got.label[:700].equals(studies.label[:700]) and (got.label_source[700:].dropna() == 'report').all()
+        assert got.label.notna().sum() == 700 + handed.label.notna().sum()
+        assert (got.label.isna() == got.label_source.isna()).all()
+    assert with_report_labels(studies.assign(split='test'), handed).label.equals(studies.label)
+    with pytest.raises(InputError, match='no label belongs'): with_report_labels(studies.assign(study='another'), handed)
+
+
+def study_table(frame):
+    "A study table of `hospital`: two views of every study, patients in splits"
+    place = frame.patient.astype(int).mod(10).map(lambda o: 'test' if o > 7 else 'valid' if o > 6 else 'train')
+    table = frame.assign(collection='hospital', view='frontal', split=place, label=pd.array(frame.fracture, dtype='Int8'))
+    table['label_source'] = pd.array(np.where(table.label.notna(), 'expert', None), dtype='string')
+    return pd.concat([table, table.assign(view='lateral')]).drop(columns='fracture').sort_values('study', kind='stable')
+
+
+def test_an_ingest_run_is_annotated_by_its_own_split(tmp_path):
+    frame, y = hospital()
+    (tmp_path/'ingested').mkdir()
+    studies = study_table(frame)
+    studies.to_parquet(tmp_path/'ingested'/'views.parquet')
+    assert len(study_reports(studies)) == len(frame)
+    run = annotate_reports(tmp_path/'ingested', out=tmp_path/'out', error=0.05, jobs=1)
+    given = run.table('labels.csv')
+    held = given.set_index('key').loc[frame.study].split.to_numpy()
+    splits = studies.drop_duplicates('study').set_index('study').split[frame.study].to_numpy()
+    assert (held[splits != 'train'] == 'test').all() # no patient of validation or test was learned from
+    handed = handed_on(given)
+    assert handed.study.is_unique and (handed.label == y[handed.study.str[1:].astype(int)]).mean() > 0.95
+    filled = with_report_labels(studies, handed)
+    assert (filled.label_source[filled.split != 'train'].fillna('expert') == 'expert').all()
+    assert filled.groupby('study').label.nunique(dropna=False).max() == 1 and (filled.label_source == 'report').sum() > 300
+    with pytest.raises(InputError, match='none of train'): gather(frame.assign(split='fold 1'), jobs=1)
 
 
 bad = {'empty':('', 'empty'), 'blank':(' \n\t ', 'empty'),

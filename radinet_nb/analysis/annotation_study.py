@@ -6,7 +6,7 @@
 __all__ = ['report_models', 'compare_models', 'baseline_predictions', 'accuracy_table', 'confusion_counts', 'learning_curve',
            'noise_curve']
 
-# %% ../../nbs/analysis/annotation_study.ipynb #27771ff4
+# %% ../../nbs/analysis/annotation_study.ipynb #bb4a4ea5
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
@@ -83,7 +83,7 @@ def confusion_counts(
     names = ['fracture', 'no fracture']
     return table.set_axis([f'actual: {n}' for n in names]).set_axis([f'predicted: {n}' for n in names], axis=1)
 
-# %% ../../nbs/analysis/annotation_study.ipynb #6f4a1b2d
+# %% ../../nbs/analysis/annotation_study.ipynb #321d07b1
 def learning_curve(
     texts, # cleaned reports
     y, # 0/1
@@ -105,6 +105,7 @@ def learning_curve(
         rows.append(dict(size=size, ngrams=len(counter.vocabulary_), error=error, low=low, high=high))
     return pd.DataFrame(rows)
 
+# %% ../../nbs/analysis/annotation_study.ipynb #29293653
 def noise_curve(
     texts, # cleaned reports
     y, # 0/1, taken for the truth
