@@ -715,6 +715,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'radinet_nb.data.ingest.read_journal': ( 'data/ingest.html#read_journal',
                                                                                  'radinet_nb/data/ingest.py'),
                                         'radinet_nb.data.ingest.save_image': ('data/ingest.html#save_image', 'radinet_nb/data/ingest.py'),
+                                        'radinet_nb.data.ingest.sort_out': ('data/ingest.html#sort_out', 'radinet_nb/data/ingest.py'),
                                         'radinet_nb.data.ingest.text_like': ('data/ingest.html#text_like', 'radinet_nb/data/ingest.py'),
                                         'radinet_nb.data.ingest.work_through': ( 'data/ingest.html#work_through',
                                                                                  'radinet_nb/data/ingest.py'),

@@ -106,7 +106,11 @@ def ingest(
     "Turn a hospital's export into a study table and 8-bit images without identity."
     from radinet_nb.data.ingest import ingest as take_in
     chosen = int(window) if window.isdigit() else window
-    account = take_in(export, out, key, pixels=pixels, jobs=jobs or None, window=chosen, views=views, image_format=image_format)
+    from rich.progress import Progress
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task('files', total=None)
+        account = take_in(export, out, key, pixels=pixels, jobs=jobs or None, window=chosen, views=views, image_format=image_format,
+                          tell=lambda n, total: bar.update(task, completed=n, total=total))
     for what, count in account.items(): print(f'{what:30} {count}')
 
 # %% ../nbs/cli.ipynb #9c999b20

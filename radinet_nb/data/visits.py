@@ -70,7 +70,7 @@ def noise_in_words(
     words = set(re.findall('[a-z]+', text))
     return next((f'{k} in the report' for k,v in noise_words.items() if words & set(v.split())), '')
 
-# %% ../../nbs/data/visits.ipynb #83051a0b
+# %% ../../nbs/data/visits.ipynb #67bddf7a
 def bright_object(
     img:np.ndarray, # uint8, height x width; of a pair only the first view is looked at, for bones seen from the side are as bright
     contrast:int=60, # gray levels above its neighborhood
@@ -80,6 +80,8 @@ def bright_object(
     from scipy.ndimage import label, median_filter
     h, w = img.shape
     view = img[:, :w//2] if w == 2*h else img
+    # in a smaller image the joints themselves look like spots
+    if max(view.shape) < 64: return 0.
     small = Image.fromarray(view)
     small.thumbnail((160, 160), Image.Resampling.BOX)
     px = np.asarray(small).astype(int)

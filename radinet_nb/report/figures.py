@@ -35,9 +35,11 @@ def style():
         'legend.frameon': False, 'figure.dpi': 100, 'savefig.dpi': 200, 'savefig.bbox': 'tight', 'savefig.pad_inches': .05,
         'figure.facecolor': 'white', 'svg.hashsalt': 'radinet_nb', 'svg.fonttype': 'path', 'path.simplify': True,
         'figure.constrained_layout.use': True, 'axes.prop_cycle': mpl.cycler(color=COLORS)}
-    # a notebook's backend switches interactive mode on when it is first asked for; within the context that would be undone, and no figure shown after
-    mpl.get_backend()
-    with mpl.rc_context(settings): yield
+    with mpl.rc_context(settings):
+        yield
+        on = mpl.is_interactive()
+    # a notebook's backend switches this on with the first figure; the context would switch it off again, and later figures would not be shown
+    mpl.interactive(on)
 
 # %% ../../nbs/report/figures.ipynb #ca1b4bbc
 def synthetic_mark(
