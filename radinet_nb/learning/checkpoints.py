@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['take_apart', 'put_together', 'write_checkpoint', 'read_checkpoint', 'random_state', 'set_random_state', 'as_random',
            'optimizer_state', 'set_optimizer_state', 'loader_state', 'set_loader_state', 'Checkpoint',
-           'checkpoint_folder', 'identity', 'code_files']
+           'checkpoint_folder', 'identity', 'open_checkpoint', 'remove_checkpoints', 'code_files']
 
-# %% ../../nbs/learning/checkpoints.ipynb #8bb3f100
-import hashlib, json, os, random
+# %% ../../nbs/learning/checkpoints.ipynb #0ecf507e
+import hashlib, json, os, random, shutil
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +146,7 @@ class Checkpoint(Callback):
     def after_epoch(self):
         if self.writes: write_checkpoint(self.path, self.state())
 
-# %% ../../nbs/learning/checkpoints.ipynb #770bec51
+# %% ../../nbs/learning/checkpoints.ipynb #a8392e0f
 def checkpoint_folder(
     out:str|Path, # the folder that the finished run will have
 )->Path:
@@ -164,6 +164,19 @@ def identity(
         h.update(v.detach().cpu().contiguous().numpy().tobytes())
     for path in sorted(code_files()): h.update(path.read_bytes())
     return h.hexdigest()[:16]
+
+def open_checkpoint(
+    out:str|Path, # the folder that the finished run will have; empty: a run without a name has no checkpoints
+    network:torch.nn.Module, # as it is before the first step
+    writes:bool=True, # one of several processes writes
+    **facts, # whatever else decides the result
+)->Checkpoint|None: # with what an interrupted run of the same identity left
+    "The checkpoint of a run that begins or goes on"
+    return Checkpoint(checkpoint_folder(out)/f'{identity(network, **facts)}.safetensors', writes) if str(out) else None
+
+def remove_checkpoints(out:str|Path):
+    "A finished run needs none"
+    if str(out): shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
 
 def code_files()->list[Path]:
     "The modules of this library that decide how a stage trains"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FractalBatches', 'pretrain_fractals', 'import_imagenet', 'leave_general', 'run_chains', 'tiny_chains']
 
-# %% ../../nbs/learning/general.ipynb #e1276c0c
+# %% ../../nbs/learning/general.ipynb #c51674f3
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -18,6 +18,7 @@ from ..data.loaders import normalize
 from ..data.runs import OpenRun, Run, load_run, say_progress
 from ..data.studies import read_studies
 from .chains import CHAINS, MODELS, source_of
+from .checkpoints import open_checkpoint, remove_checkpoints
 from .networks import Network, carry, imagenet_weights, save_weights
 from .schedules import Phase, fit_schedule, make_learner, summary
 from .transfer import LEARNED, best_device, set_seed, train_stage
@@ -46,7 +47,7 @@ class FractalBatches:
             if i % 20 == 0: say_progress(f'epoch {self.epoch + 1}, {i*self.bs} fractals')
         self.epoch += self.fresh
 
-# %% ../../nbs/learning/general.ipynb #6a2f2477
+# %% ../../nbs/learning/general.ipynb #8abdff29
 def pretrain_fractals(
     backbone:str='densenet169', # as `networks.build` takes it
     out:str|Path='', # folder of the run; empty: a temporary one
@@ -71,9 +72,13 @@ def pretrain_fractals(
                       FractalBatches(max(batch_size, images//20), pixels, classes, batch_size, 0, device, fresh=False), device=device)
     phases = [Phase('fractals', epochs, 'all', lr, policy='one_cycle')]
     run = OpenRun(out, 'learning/general', params or given, seed=seed)
-    history = fit_schedule(make_learner(dls, network), phases)
+    checkpoint = open_checkpoint(out, network, **{k: v for k, v in given.items() if k != 'name'})
+    history = fit_schedule(make_learner(dls, network), phases, checkpoint)
     history.assign(run=name).to_csv(run.folder/'history.csv', index=False)
-    return leave_general(run, network, name, f'{classes} classes of fractals, {images} images an epoch', summary(phases), history)
+    if checkpoint: run.note(resumed=checkpoint.resumed)
+    done = leave_general(run, network, name, f'{classes} classes of fractals, {images} images an epoch', summary(phases), history)
+    remove_checkpoints(out)
+    return done
 
 # %% ../../nbs/learning/general.ipynb #6a81c6fe
 def import_imagenet(

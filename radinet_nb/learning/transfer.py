@@ -6,8 +6,8 @@
 __all__ = ['SCHEDULES', 'LEARNED', 'set_seed', 'best_device', 'predict', 'rows_for', 'start_from', 'train_stage', 'parent_of',
            'stage_learner', 'checkpoint_of', 'train_together', 'leave', 'run_chain', 'learner_from_frame']
 
-# %% ../../nbs/learning/transfer.ipynb #e21e59b8
-import os, random, shutil
+# %% ../../nbs/learning/transfer.ipynb #0aeb7a24
+import os, random
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -20,7 +20,7 @@ from ..data.loaders import class_weights, classes_of, dataloaders, eval_loader
 from ..data.runs import OpenRun, Run, load_run
 from ..data.studies import check_disjoint, fingerprint, split_studies, study_table
 from ..errors import InputError
-from .checkpoints import Checkpoint, checkpoint_folder, identity
+from .checkpoints import Checkpoint, open_checkpoint, remove_checkpoints
 from .memory import check_batch, memory_told
 from .networks import Network, carry, load_weights, save_weights, weights_facts
 from .processes import join_others, launch, place, share_batch_norm, wait_for_all
@@ -113,7 +113,7 @@ def start_from(
         raise InputError(f'the weights are of {theirs} and the stage builds {network.backbone}', where=source, mend=f'set backbone to {theirs}')
     return carry(network, load_weights(source), where=str(source)), learned
 
-# %% ../../nbs/learning/transfer.ipynb #3b945589
+# %% ../../nbs/learning/transfer.ipynb #1bff6e57
 def train_stage(
     studies:pd.DataFrame, # a study table with splits
     cache:ImageCache, # its images at training size
@@ -158,13 +158,13 @@ def train_stage(
              rows=rows.split.value_counts().to_dict(), resumed=checkpoint.resumed if checkpoint else [], **record['facts'])
     if 'fingerprint' not in record['facts']: run.note(fingerprint=fingerprint(rows))
     done = run.finish()
-    shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
+    remove_checkpoints(out)
     wait_for_all()
     return done
 
 def parent_of(source): return [source] if str(source) and Path(source).is_dir() else []
 
-# %% ../../nbs/learning/transfer.ipynb #81df6471
+# %% ../../nbs/learning/transfer.ipynb #9a36a34f
 def stage_learner(network, cache, rows, given, device):
     "The learner of a stage: batches in parts and shares, a batch that fits the memory, compiled where that was asked for"
     (rank, world), half = place(), given['precision'] in ('bf16', 'fp16') or given['precision'] == 'auto' and device.type == 'cuda'
@@ -177,10 +177,9 @@ def stage_learner(network, cache, rows, given, device):
 
 def checkpoint_of(out, network, cache, rows, phases, given)->Checkpoint|None:
     "The checkpoint of a stage whose folder has a name; several processes have one, which the first of them writes"
-    if not str(out): return None
     known = {k: v for k, v in given.items() if k not in ('source', 'name')} # the weights of the source count, not its folder
-    key = identity(network, rows=fingerprint(rows, files=False), images=cache.about, phases=phases, world=place()[1], **known)
-    return Checkpoint(checkpoint_folder(out)/f'{key}.safetensors', writes=place()[0] == 0)
+    return open_checkpoint(out, network, writes=place()[0] == 0, rows=fingerprint(rows, files=False), images=cache.about, phases=phases,
+                           world=place()[1], **known)
 
 def train_together(out:str|Path, arguments:dict)->Run:
     "A stage in several processes on this machine"
