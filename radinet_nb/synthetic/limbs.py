@@ -152,7 +152,7 @@ def condyles(
     if m>.1: out.append(b.lump('medial epicondyle', (-23.5+3*m,2,z-13), 6.5*(.3+.7*m), shell=(.8,.7)))
     return out, b.age>=shut
 
-# %% ../../nbs/synthetic/limbs.ipynb #b9f4f6ce
+# %% ../../nbs/synthetic/limbs.ipynb #72cab8f1
 def humerus_bone(
     b:Build, # whose
     L:float=246, # mm, length of the forearm below it
@@ -163,6 +163,7 @@ def humerus_bone(
         (.26,12),(.5,11.),(.72,11.4),(.83,15),(.89,22),(.93,28.5),(.955,29.5),(.975,25),(1,19))
     flat = ((0,1),(.12,1.05),(.3,1.),(.7,1.05),(.82,1.6),(.9,2.7),(.95,2.5),(1,2.3))
     ends, fused = condyles(b)
+    if not fused: knots = knots[:-6]+((.83,14),(.89,19),(.93,23),(.955,23.5),(.975,22),(1,19)) # the epicondyles are not there yet
     grown = b.age>=b.shut+1.5
     m = 1. if grown else maturity(b.age, .4, b.shut+1.5)
     plates = ((.12, 2*b.size, 0),) if not grown else ()
