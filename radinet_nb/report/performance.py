@@ -85,6 +85,7 @@ def margin_readings(
         why = '; '.join(f'{o}: {"possible" if v["possible"] else "impossible"}, {v["why"]}' for o, v in fits.items())
         for k, m in margin.items():
             note = f'{top[k]:g}/{1 + m/100:g} = {100*top[k]/(100 + m):.1f} if the margin is relative, {top[k]:g} - {m:g} = {top[k] - m:g} in points'
+            if not fits['points']['possible']: note += ', for which accuracy, F1 and kappa have no common matrix'
             also = elsewhere[(elsewhere.model == model) & (elsewhere.metric == k) & (elsewhere.dataset == 'wrist (hospital)')]
             note += ''.join(f'; the {o["item"]} states {o["value"]:g}' for o in also.to_dict('records'))
             res.append(dict(model=model, metric=k, margin=m/100, points=(top[k] - m)/100, relative=top[k]/(100 + m),
