@@ -1463,6 +1463,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'radinet_nb.report.targets.wide': ('report/targets.html#wide', 'radinet_nb/report/targets.py')},
             'radinet_nb.reproduce': { 'radinet_nb.reproduce.alive': ('reproduce.html#alive', 'radinet_nb/reproduce.py'),
                                       'radinet_nb.reproduce.check_disk': ('reproduce.html#check_disk', 'radinet_nb/reproduce.py'),
+                                      'radinet_nb.reproduce.clear': ('reproduce.html#clear', 'radinet_nb/reproduce.py'),
                                       'radinet_nb.reproduce.end_with': ('reproduce.html#end_with', 'radinet_nb/reproduce.py'),
                                       'radinet_nb.reproduce.execute': ('reproduce.html#execute', 'radinet_nb/reproduce.py'),
                                       'radinet_nb.reproduce.follow': ('reproduce.html#follow', 'radinet_nb/reproduce.py'),
