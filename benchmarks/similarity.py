@@ -1,17 +1,17 @@
 """A grid of 16 x 16 layers by mean canonical correlation, against loops over pairs with public implementations
 
-    python benchmarks/similarity.py [--svcca DIR] [--samples 5000] [--threads 2] [--pairs latin] [--skip statsmodels]
+    python benchmarks/similarity.py [--svcca DIR] [--samples 5000] [--threads 2] [--rounds 3] [--pairs latin] [--skip statsmodels] [--raw FILE]
 
 Widths are those that DenseNet-169 has at its 16 default layers. Contestants, each in a process of its own, on the same float32 activations:
 
 - ours: `radinet_nb.analysis.grids.similarity_grid`
-- statsmodels: `statsmodels.multivariate.cancorr.CanCorr` for each pair, what a user would install today
 - svcca: `get_cca_similarity` of github.com/google/svcca for each pair, where its checkout is named; what the field has used
+- statsmodels: `statsmodels.multivariate.cancorr.CanCorr` for each pair, what a user would install today
 
-With `--pairs latin` the loops run over 16 pairs in which each layer of either network appears once, and their time is multiplied by 16; ours
-always runs the whole grid. On a machine that others use, compare processor seconds: wall time there measures the others.
-Ours also runs on a GPU where there is one. Results go to benchmarks/similarity.json. scikit-learn's CCA is left out: it finds one
-direction at a time by iteration, and a layer has hundreds.
+They run in turn, round after round, and medians count. With `--pairs latin` the loops run over 16 pairs in which each layer of either network
+appears once, and their time is multiplied by 16; ours always runs the whole grid. On a machine that others use, compare processor seconds: wall
+time there measures the others. `--raw` keeps every measurement, so that rounds may be run at different times. Ours also runs on a GPU where there is
+one. Results go to benchmarks/similarity.json. scikit-learn's CCA is left out: it finds one direction at a time by iteration, and a layer has hundreds.
 """
 import argparse
 import json
@@ -108,33 +108,55 @@ def compete(who, args):
         if who in ('statsmodels', 'svcca'):
             for k in ('seconds', 'processor'): found[k] *= len(WIDTHS)**2/len(chosen(args.pairs))
         print(f"{who}: {found['seconds']:.1f} s, {found['processor']:.1f} s of processor, peak {found['peak']/2**20:.0f} MiB", flush=True)
-        return {**found, 'load_before': round(load, 2)}
+        return {'who': who, 'samples': args.samples, 'threads': args.threads, 'pairs': args.pairs, **found, 'load_before': round(load, 2)}
+
+
+def measure(args):
+    "Rounds of all contestants, in turn; with `--raw` the earlier ones of the same kind too"
+    import torch
+    who = [o for o in ('ours', *(['gpu'] if torch.cuda.is_available() else []), *(['svcca'] if args.svcca else []), 'statsmodels')
+           if o not in args.skip]
+    found = [json.loads(o) for o in args.raw.read_text().splitlines()] if args.raw and args.raw.exists() else []
+    for _ in range(args.rounds):
+        for o in who:
+            found.append(compete(o, args))
+            if args.raw: args.raw.write_text(''.join(json.dumps(o)+'\n' for o in found))
+    return [o for o in found if all(o[k] == getattr(args, k) for k in ('samples', 'threads', 'pairs'))]
+
+
+def commit_of(checkout):
+    try: return subprocess.run(['git', '-C', checkout, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=True).stdout.strip()
+    except (subprocess.CalledProcessError, FileNotFoundError): return None
 
 
 def main(args):
     import numpy as np
+    import scipy
     import statsmodels
     import torch
 
     from radinet_nb.analysis.activations import memory_ahead
-    who = ['ours', *(['gpu'] if torch.cuda.is_available() else []), 'statsmodels', *(['svcca'] if args.svcca else []), 'ours again']
-    found = {o: compete(o.split()[0], args) for o in who if o not in args.skip}
-    # the slower of our runs, one before and one after the others
-    mine = {k: max(v[k] for o, v in found.items() if o.startswith('ours')) for k in ('seconds', 'processor')}
-    grid = np.array(found['ours']['values']).reshape(len(WIDTHS), -1)
+    found = measure(args)
+    by = {o: [f for f in found if f['who'] == o] for o in dict.fromkeys(f['who'] for f in found)}
+    def median(who, what): return float(np.median([f[what] for f in by[who]]))
+    grid = np.array(by['ours'][0]['values']).reshape(len(WIDTHS), -1)
     picked = np.array([grid[o] for o in chosen(args.pairs)])
 
-    def row(name, v):
-        theirs = name in ('statsmodels', 'svcca')
-        return dict(seconds=round(v['seconds'], 1), processor_seconds=round(v['processor'], 1),
-                    times_ours=round(v['seconds']/mine['seconds'], 1), times_our_processor=round(v['processor']/mine['processor'], 1),
-                    pairs_run=len(v['values']), peak_mib=round(v['peak']/2**20), above_input_mib=round(v['above_input']/2**20),
-                    load_before=v['load_before'], largest_difference=float(np.abs(v['values']-(picked if theirs else grid.ravel())).max()))
-    rows = {k: row(k, v) for k, v in found.items()}
+    def row(who):
+        values = [f['values'] for f in by[who]]
+        return dict(rounds=len(by[who]), seconds=round(median(who, 'seconds'), 1), processor_seconds=round(median(who, 'processor'), 1),
+                    processor_range=[round(f(o['processor'] for o in by[who]), 1) for f in (min, max)],
+                    times_ours=round(median(who, 'seconds')/median('ours', 'seconds'), 1),
+                    times_our_processor=round(median(who, 'processor')/median('ours', 'processor'), 1),
+                    pairs_run=len(values[0]), peak_mib=round(median(who, 'peak')/2**20), above_input_mib=round(median(who, 'above_input')/2**20),
+                    load_before=[o['load_before'] for o in by[who]],
+                    largest_difference=float(np.abs(np.array(values)-(picked if who in ('statsmodels', 'svcca') else grid.ravel())).max()))
     result = dict(what='16 x 16 grid of mean canonical correlations', samples=args.samples, pairs=args.pairs, widths=WIDTHS, threads=args.threads,
                   memory_ahead_mib={k: round(v/2**20) for k, v in memory_ahead(WIDTHS, WIDTHS, args.samples).items()},
-                  contestants=rows, machine=dict(cores=os.cpu_count(), processor=platform.machine(), python=platform.python_version(),
-                                                 torch=torch.__version__, numpy=np.__version__, statsmodels=statsmodels.__version__))
+                  contestants={o: row(o) for o in by},
+                  machine=dict(cores=os.cpu_count(), processor=platform.machine(), python=platform.python_version(), torch=torch.__version__,
+                               numpy=np.__version__, scipy=scipy.__version__, statsmodels=statsmodels.__version__,
+                               svcca=args.svcca and commit_of(args.svcca)))
     args.result.write_text(json.dumps(result, indent=1)+'\n')
     print(json.dumps(result, indent=1))
 
@@ -143,6 +165,8 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--samples', type=int, default=5000)
     parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--raw', type=Path, help='a file of lines to which measurements are added')
     parser.add_argument('--svcca', default='', help='a checkout of github.com/google/svcca')
     parser.add_argument('--pairs', choices=['all', 'latin'], default='all')
     parser.add_argument('--skip', nargs='*', default=[])

@@ -1,12 +1,13 @@
 """Similarity of representations against references written out in full, public implementations, and inputs on which those fail"""
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radinet_nb.analysis.activations import activation_batches, activations, frequencies, layers_of, memory_ahead
-from radinet_nb.analysis.grids import bootstrap, cka_streamed, grid_difference, permutation_null, similarity_grid, split_half
+from radinet_nb.analysis.grids import bootstrap, cka_streamed, grid_difference, jackknife, permutation_null, similarity_grid, split_half
 from radinet_nb.analysis.similarity import MEASURES, correlations, decompose, null_cca, null_level, similarity, strong_directions
 from radinet_nb.errors import InputError
 
@@ -170,6 +171,33 @@ def test_features_in_very_different_units():
     assert similarity(x*np.geomspace(1, 1e-9, 20), x).value == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize('condition', [1e2, 1e4, 1e5])
+def test_nearly_dependent_features_keep_their_digits(condition):
+    "one Cholesky factorization, as from covariance matrices, leaves columns orthonormal to 1e-16 times the condition number squared"
+    x, y = pair(n=800, p=40, q=30)
+    mixed = x@(rotation(40)*np.geomspace(1, 1/condition, 40))@rotation(40, 2)
+    d = decompose(mixed)
+    assert d.directions == 40 and torch.linalg.norm(d.u.T@d.u - torch.eye(40), 2) < 1e-11
+    assert similarity(mixed, y).value == pytest.approx(similarity(x, y).value, abs=1e-9)
+
+
+def test_single_precision_of_directions_is_good_to_seven_digits():
+    rng = np.random.default_rng(0)
+    x = {f'l{i}': rng.normal(size=(2000, p)).astype('float32') for i, p in enumerate((64, 200, 390))}
+    y = {k: v@rng.normal(size=(v.shape[1], v.shape[1])).astype('float32') + 5*rng.normal(size=v.shape).astype('float32') for k, v in x.items()}
+    exact, single = (similarity_grid(x, y, precise=o).value for o in (True, False))
+    assert 0 < (exact-single).abs().max() < 1e-7
+
+
+def test_products_are_in_double_where_torch_was_told_to_round_them():
+    x, y = ({'l': o} for o in pair())
+    was = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision('medium')
+        assert similarity_grid(x, y).equals(similarity_grid(x, y, precise=True))
+    finally: torch.set_float32_matmul_precision(was)
+
+
 def test_pwcca_with_a_narrower_second_layer():
     "google/svcca compute_pwcca indexes the first layer with the second's columns: IndexError"
     x, y = pair(p=12, q=5)
@@ -229,6 +257,18 @@ def test_null_level_is_what_unrelated_data_give(measure):
     pairs = [(rng.normal(size=(200, 20))*scale, rng.normal(size=(200, 30))) for _ in range(12)]
     got = np.mean([similarity(x, y, measure).value for x, y in pairs])
     assert similarity(*pairs[0], measure).null == pytest.approx(got, abs=.015)
+
+
+def test_only_pairs_that_are_too_wide_are_left_blank():
+    rng = np.random.default_rng(0)
+    a = {f'l{p}': rng.normal(size=(120, p)) for p in (10, 20, 30)}
+    who = np.arange(120)
+    for got in (similarity_grid(a, a, few='blank'), permutation_null(a, a, who, times=3, few='blank')):
+        assert (got.value.isna() == (got.layer_a.eq('l30') | got.layer_b.eq('l30'))).all() and got.null.notna().all()
+    assert permutation_null(a, a, who, times=3, few='blank').p.isna().sum() == 5
+    with pytest.raises(InputError, match='l10 and l30: 120 samples for 30'): permutation_null(a, a, who, times=3)
+    with pytest.raises(InputError, match="few='drop'"): similarity_grid(a, a, few='drop')
+    assert similarity_grid(a, a, 'cka_debiased', few='blank').value.notna().all()
 
 
 def test_null_of_cka_is_the_mean_over_all_pairings():
@@ -334,6 +374,20 @@ def test_intervals_surround_and_are_repeatable():
     gap = grid_difference((a, b), (a, {k: v for k, v in zip(b, reversed(b.values()), strict=True)}), who, times=20)
     assert gap.difference[0] > 0 and gap.low[0] > 0 and gap.high[1] < 0
     assert (split_half(a, b, who, times=4).noise > 0).all()
+
+
+def test_leaving_patients_out_gives_their_standard_error():
+    "against the spread of the same number over other patients"
+    def drawn(seed):
+        rng = np.random.default_rng(seed)
+        z = np.repeat(rng.normal(size=(150, 3)), 2, axis=0) + .5*rng.normal(size=(300, 3))
+        return {'x': z + .5*rng.normal(size=z.shape)}, {'y': z + rng.normal(size=z.shape)}
+    who = np.repeat(np.arange(150), 2)
+    def read(grid): return dict(value=grid.value[0])
+    found = pd.concat([jackknife(*drawn(i), who, read, folds=10) for i in range(12)])
+    true = np.std([similarity_grid(*drawn(i)).value[0] for i in range(100, 160)], ddof=1)
+    half = 2.262*true # of Student's t with nine degrees of freedom
+    assert .7 < ((found.high-found.low)/2).mean()/half < 1.4
 
 
 def test_patients_in_any_order_give_the_same_null():
