@@ -59,7 +59,7 @@ def as_two_views(rows:list[dict])->list[dict]:
     if len(rows) != 2 or {o['view'] for o in rows} != {'other'}: return rows
     return [row | dict(study=rows[0]['study'], patient=rows[0]['study'], view=view) for row, view in zip(rows, ('frontal', 'lateral'), strict=True)]
 
-# %% ../../nbs/data/files.ipynb #4ea2757b
+# %% ../../nbs/data/files.ipynb #5ff23516
 def file_table(
     paths:list, # DICOM files, image files, folders
     key:bytes, # of the pseudonyms
@@ -72,7 +72,8 @@ def file_table(
     from radinet_nb.data.studies import study_table
     from radinet_nb.data.ingest import file_code
     Image.init()
-    known, pictures, facts, lost, seen, codes = set(Image.registered_extensions()), [], [], [], set(), {}
+    known = {k for k, v in Image.registered_extensions().items() if v in Image.OPEN}
+    pictures, facts, lost, seen, codes = [], [], [], set(), {}
     for folder, f in list_files(paths):
         code = codes[str(f)] = str(f.relative_to(folder)) if public else file_code(folder, f, key)
         try:
