@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'classes_of', 'targets_of', 'class_weights', 'normalize', 'affine', 'sampling_grid', 'augment',
-           'CacheLoader', 'loader_of', 'dataloaders', 'eval_loader']
+           'shares', 'CacheLoader', 'loader_of', 'dataloaders', 'eval_loader']
 
 # %% ../../nbs/data/loaders.ipynb #81bd257d
 import random
@@ -110,7 +110,18 @@ def augment(
     seen = moved > 0
     return moved.mul_(1 + gain).add_(offset).clamp_(0, 255).mul_(seen)
 
-# %% ../../nbs/data/loaders.ipynb #00008edc
+# %% ../../nbs/data/loaders.ipynb #86ec8edb
+def shares(
+    n:int, # rows of a batch
+    parts:int, # in which every process takes its share
+    rank:int, # number of the process
+    world:int, # processes
+)->list[tuple]: # (first row, row after the last) of each part
+    "Which rows of a batch a process computes, part after part"
+    edges = np.linspace(0, n, parts*world + 1).round().astype(int).tolist()
+    return list(zip(edges, edges[1:], strict=False))[rank::world]
+
+# %% ../../nbs/data/loaders.ipynb #61c8e0db
 class CacheLoader(DataLoader):
     "Batches of (image, class index) from an `ImageCache`, on the device, normalized"
     def __init__(self,
@@ -133,32 +144,25 @@ class CacheLoader(DataLoader):
                          num_workers=num_workers, pin_memory=False)
         self.rng = random.Random(seed)
     def create_batches(self, samps):
-        chunk = []
-        for i in samps:
-            chunk.append(i)
-            if len(chunk) == self.bs: yield from self.pieces(chunk); chunk = []
-        if chunk and not self.drop_last: yield from self.pieces(chunk)
+        for chunk in self.chunkify(samps): yield from self.pieces(chunk)
     def pieces(self, chunk):
-        n = len(chunk)
-        if not self.training: chunk = chunk + chunk[-1:]*(-n % self.world) # equal shares can be gathered
-        shares = np.array_split(np.arange(len(chunk)), self.parts*self.world)[self.rank::self.world]
-        for own in shares: yield (*self.read([chunk[i] for i in own], chunk[:n]), int(own[0]) if len(own) else 0, n)
-    def read(self, own, chunk):
-        x = torch.from_numpy(self.images[self.index[own]]) if self.features is None else self.features[own]
-        return x, torch.from_numpy(self.targets[own if self.training else chunk])
+        # equal shares can be gathered
+        padded = chunk if self.training else chunk + chunk[-1:]*(-len(chunk) % self.world)
+        for begin, end in shares(len(padded), self.parts, self.rank, self.world):
+            own = padded[begin:end]
+            x = torch.from_numpy(self.images[self.index[own]]) if self.features is None else self.features[own]
+            yield x, torch.from_numpy(self.targets[own if self.training else chunk]), begin, len(chunk)
     def before_iter(self): self.step = 0; self.epoch += 1
     def after_batch(self, b):
         x, y, *self.place = b
-        self.piece = self.step % self.parts
-        self.step += 1
+        self.piece, self.step = self.step % self.parts, self.step + 1
         if x.ndim == 2: return x, y
         seed = (self.seed*1000003 + self.epoch)*100003 + (self.step - 1)//self.parts + 1
         if self.training: x = augment(x, torch.Generator().manual_seed(seed), self.augmentation, part=self.place)
         return normalize(x), y
     def __len__(self): return super().__len__()*self.parts
-    def new(self, dataset=None, **kwargs):
-        return CacheLoader(self.images, self.index, self.targets, kwargs.get('bs', self.bs), self.seed, kwargs.get('shuffle', False), self.augmentation,
-                           self.device)
+    def new(self, dataset=None, bs=None, shuffle=False, **kwargs):
+        return CacheLoader(self.images, self.index, self.targets, bs or self.bs, self.seed, shuffle, self.augmentation, self.device)
 
 # %% ../../nbs/data/loaders.ipynb #1b6270bb
 def loader_of(cache, studies, task, split, **kwargs)->CacheLoader:
