@@ -285,7 +285,7 @@ def test_missing_and_broken_files(tmp_path):
     with pytest.raises(InputError, match='does not exist'): read_reports(tmp_path/'none.csv')
     (tmp_path/'empty.csv').write_text('')
     with pytest.raises(InputError, match='no table'): read_reports(tmp_path/'empty.csv')
-    with pytest.raises(InputError, match='no reports.csv'): read_reports(tmp_path)
+    with pytest.raises(InputError, match='neither reports.csv nor'): read_reports(tmp_path)
 
 
 def test_model_on_disk_is_text_and_numbers(tmp_path):

@@ -78,7 +78,7 @@ def file_table(
         code = codes[str(f)] = str(f.relative_to(folder)) if public else file_code(folder, f, key)
         try:
             if f.is_symlink(): raise InputError('is a link')
-            if is_dicom(f): facts.append(header_row(f, key, seen))
+            if is_dicom(f): facts.append(header_row(f, key, seen, file_code(folder, f, key)))
             elif f.suffix.lower() in known: pictures.append((folder, f))
             else: lost.append((code, 'is neither DICOM nor an image file'))
         except InputError as e: lost.append((code, e.what))
