@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from radinet_nb.analysis.annotate import annotate_reports, gather, handed_on, in_chunks, read_reports, study_reports, with_report_labels
 from radinet_nb.analysis.annotation import (
+    FixedCounter,
     ReportClassifier,
     choose_thresholds,
     fit_annotator,
     label_reports,
     load_annotator,
+    ngram_counter,
     save_annotator,
     split_by_group,
 )
@@ -261,6 +263,9 @@ def test_bad_reports_are_rows_with_remarks(tmp_path):
     by = labels.fillna({'remarks':''}).set_index('key')
     for name,(_,remark) in bad.items(): assert remark in by.remarks[name], name
     for name in ('empty', 'blank', 'german', 'russian'): assert pd.isna(by.label[name]), name
+    status = {'empty':'no text', 'blank':'no text', 'one word':'no text', 'german':'not English', 'russian':'not English'}
+    for name in bad: assert by.status[name] in ([status[name]] if name in status else ['labelled', 'uncertain', 'unknown words']), name
+    assert pd.isna(by.probability['empty']) and len(by.loc[list(bad)]) == len(bad)
     assert by.remarks['twin'].str.contains('duplicate').tolist() == [False, True] and by.group['twin'].nunique() == 1
     assert by.status['clash'].tolist() == ['contradicting']*2 and by.label['clash'].isna().all()
     assert by.status[['say1', 'say0']].tolist() == ['contradicting']*2
@@ -285,7 +290,7 @@ def test_missing_and_broken_files(tmp_path):
     with pytest.raises(InputError, match='does not exist'): read_reports(tmp_path/'none.csv')
     (tmp_path/'empty.csv').write_text('')
     with pytest.raises(InputError, match='no table'): read_reports(tmp_path/'empty.csv')
-    with pytest.raises(InputError, match='neither reports.csv nor'): read_reports(tmp_path)
+    with pytest.raises(InputError, match='neither reports.csv'): read_reports(tmp_path)
 
 
 def test_model_on_disk_is_text_and_numbers(tmp_path):
@@ -297,6 +302,14 @@ def test_model_on_disk_is_text_and_numbers(tmp_path):
     told = json.loads((tmp_path/'m'/'vocabulary.json').read_text())
     (tmp_path/'m'/'vocabulary.json').write_text(json.dumps(told[:-1]))
     with pytest.raises(InputError, match='do not belong together'): load_annotator(tmp_path/'m')
+
+
+def test_fixed_counter_counts_as_scikit_learn_does():
+    texts = clean_reports(write_reports(500, seed=7).report).text
+    counter = ngram_counter()
+    counter.fit(texts[:250])
+    fast = FixedCounter(counter.get_feature_names_out())
+    assert abs(fast.transform(texts)-counter.transform(texts)).nnz == 0
 
 
 def test_chunks_and_processes_change_nothing():

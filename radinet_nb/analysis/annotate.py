@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['column_names', 'label_words', 'study_reports', 'read_reports', 'contradicting', 'in_chunks', 'read_and_rule',
-           'label_table', 'calibration', 'model_card', 'gather', 'test_side', 'settle', 'write_table', 'handed_on',
+           'label_table', 'calibration', 'model_card', 'gather', 'held_side', 'settle', 'write_table', 'handed_on',
            'with_report_labels', 'annotate_reports']
 
 # %% ../../nbs/analysis/annotate.ipynb #2135aff9
@@ -209,8 +209,8 @@ def gather(
     ties = [copies] if grouping == 'report' else [table.patient, copies]
     return table.assign(group=tie_groups(*ties), copies=pd.Series(copies).map(pd.Series(copies).value_counts()).to_numpy())
 
-# %% ../../nbs/analysis/annotate.ipynb #1aac0265
-def test_side(
+# %% ../../nbs/analysis/annotate.ipynb #82f43071
+def held_side(
     table:pd.DataFrame, # of `gather`
     usable:pd.DataFrame, # the labelled rows of it that can be learned from
     seed:int=0,
@@ -219,13 +219,13 @@ def test_side(
     if table.split.isna().all(): return split_by_group(usable.label.astype(int), usable.group, seed=seed)
     return usable.group.isin(table.group[table.split.isin(['valid', 'test'])]).to_numpy(bool)
 
-# %% ../../nbs/analysis/annotate.ipynb #07323bff
+# %% ../../nbs/analysis/annotate.ipynb #997c538b
 def _learn(table, error, confidence, seed):
     "Annotator, its table of results on the test side, and which groups that side holds"
     clash = table.expert & contradicting(table.text, table.label)
     usable = table[table.expert & ~clash & (table.text != '') & ~table.remarks.str.contains('not English')]
     if usable.label.nunique() < 2: raise InputError('there is one label only', where='labelled reports', mend='label both kinds')
-    y, test = usable.label.astype(int).to_numpy(), test_side(table, usable, seed)
+    y, test = usable.label.astype(int).to_numpy(), held_side(table, usable, seed)
     train, held = usable[~test], usable[test]
     if not len(held): raise InputError('no labelled report is left to test on', where='labelled reports', mend='label some of validation or test')
     annotator, model = fit_annotator(train.text, y[~test], train.group.to_numpy(), error, confidence, ngram_counter(least=3), seed)
