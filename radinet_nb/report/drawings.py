@@ -51,7 +51,7 @@ def network_table(
                   parameters=sum(p.numel() for p in m.parameters()) + (rest if m is dense[-1] else 0)) for i, m in enumerate(dense)]
     return pd.DataFrame(rows)
 
-# %% ../../nbs/report/drawings.ipynb #c9bb471d
+# %% ../../nbs/report/drawings.ipynb #1327fd50
 def count(n:float)->str: # `12.5 M`
     "A number of parameters in few digits"
     for unit, size in (('M', 1e6), ('k', 1e3)):
@@ -99,14 +99,14 @@ def network_figure(
             height = scale*np.sqrt(row.height) if body else .22*np.log2(row.channels)
             slab(ax, x, width, height, COLORS[1] if body else COLORS[3])
             label_rows(ax, x + width/2 + .06, row)
-            x += width + (.5 if body else .62)
+            x += width + (.5 if body else .74)
         step = .27
         for i, name in enumerate(classes):
             y = (len(classes)/2 - i - .5)*step
-            ax.plot([x - .3, x + .1], [y*.5, y], color='#909090', linewidth=.5)
-            ax.text(x + .15, y, name.replace('_', ' '), va='center', fontsize=7)
+            ax.plot([x - .58, x - .1], [y*.4, y], color='#909090', linewidth=.5)
+            ax.text(x - .05, y, name.replace('_', ' '), va='center', fontsize=7)
         body, head = (table[table.kind == o].parameters.sum() for o in ('body', 'head'))
-        ax.set(xlim=(-.05, x + 1.2), ylim=(-2.8, 1.6), aspect='equal')
+        ax.set(xlim=(-.05, x + 1.1), ylim=(-2.8, 1.6), aspect='equal')
         ax.set_title(f'{title}: body {count(body)} parameters, head {count(head)}', pad=2)
         ax.axis('off')
         return finish(fig, synthetic)
