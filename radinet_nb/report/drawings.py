@@ -111,7 +111,7 @@ def network_figure(
         ax.axis('off')
         return finish(fig, synthetic)
 
-# %% ../../nbs/report/drawings.ipynb #b90a88c9
+# %% ../../nbs/report/drawings.ipynb #c0f68c21
 ROLES = ('general', 'restricted', 'target') # domains of definition 1: D_g, D_r, D_t
 
 def role_of(
@@ -125,7 +125,7 @@ def chain_table(
     name:str, # of a chain
     networks:dict, # stage to its `Network`
     chains:dict=CHAINS, # name to stages
-)->pd.DataFrame: # stage, model, starts_from, role, classes, tensors, carried, new, left, parameters, parameters_carried
+)->pd.DataFrame: # stage, model, starts_from, role, classes, tensors, carried, new, left, numbers, numbers_carried
     "The stages of a chain, with what each takes over from the one before"
     from radinet_nb.learning.networks import carry
     rows, chain = [], chains[name]
@@ -134,8 +134,8 @@ def chain_table(
         got = dict(carried=[], new=list(net.state_dict()), left=[]) if not i else carry(net, networks[chain[i - 1]].state_dict())
         sizes = {k: v.numel() for k, v in net.state_dict().items()}
         rows.append(dict(stage=stage, model=model, starts_from=source_of(model, chains), role=role_of(chain, i), classes=net.n_classes,
-                         tensors=len(sizes), **{k: len(v) for k, v in got.items()}, parameters=sum(sizes.values()),
-                         parameters_carried=sum(sizes[k] for k in got['carried'])))
+                         tensors=len(sizes), **{k: len(v) for k, v in got.items()}, numbers=sum(sizes.values()),
+                         numbers_carried=sum(sizes[k] for k in got['carried'])))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/report/drawings.ipynb #ee9d564c
@@ -241,7 +241,7 @@ def models_figure(
         ax.axis('off')
         return finish(fig)
 
-# %% ../../nbs/report/drawings.ipynb #6dcb1b10
+# %% ../../nbs/report/drawings.ipynb #d58dcd2f
 #: Table 2 as printed: network to initialization, training, and the stages that these words mean
 TABLE2 = {'WristNet': ('Random', 'Wrist', ('wrist',)), 'RadiNetRand': ('Random', 'Rad.', ('radiology',)),
           'RadiNetRand_wrist': ('RadiNetRand', 'Wrist', ('radiology', 'wrist')), 'ImageNet_wrist': ('ImageNet', 'Wrist', ('general', 'wrist')),
@@ -266,10 +266,10 @@ def phases_table(
     for o in phases:
         on = [n for n, learns in zip(names, free_blocks(network, o.free), strict=True) if learns]
         n = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        rows.append(dict(phase=o.name, learns=' '.join(on), parameters=n, share=n/total, epochs=o.epochs, lr=f'{o.lr:.0e}',
-                         lr_stem=f'{o.lr if o.lr_stem is None else o.lr_stem:.0e}', policy=o.policy, stop=o.stop))
+        rows.append(dict(phase=o.name, learns=' '.join(on), parameters=n, share=n/total, epochs=o.epochs, lr=f'{o.lr:.3g}',
+                         lr_stem=f'{o.lr if o.lr_stem is None else o.lr_stem:.3g}', policy=o.policy, stop=o.stop))
     for p, old in zip(network.parameters(), before, strict=True): p.requires_grad_(old)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({'stop': 'Int64'})
 
 # %% ../../nbs/report/drawings.ipynb #259aeffe
 def protocol_table(
