@@ -30,7 +30,7 @@ FACTS = dict(name='Test', version='0', task='fracture', classes=['none', 'fractu
 @pytest.fixture(scope='module')
 def hospital(tmp_path_factory):
     folder = tmp_path_factory.mktemp('h')/'export'
-    write_hospital(folder, patients=36, pixels=64, parts=['wrist', 'elbow'], seed=5)
+    write_hospital(folder, patients=24, pixels=64, parts=['wrist', 'elbow'], seed=5)
     return folder
 
 
@@ -48,7 +48,7 @@ def runs(hospital, tmp_path_factory):
 @pytest.fixture(scope='module')
 def models(runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp('models')
-    return {unit: export_run(run.folder, folder/unit, pixels=32, resamples=50) for unit, run in runs.items()}
+    return {unit: export_run(run.folder, folder/unit, resamples=50) for unit, run in runs.items()}
 
 
 @pytest.fixture(scope='module')
@@ -95,7 +95,7 @@ def test_the_folder_says_what_the_run_was(runs, models):
 
 
 def test_the_same_run_gives_the_same_folder(runs, models, tmp_path):
-    again = export_run(runs['pair'].folder, tmp_path/'again', pixels=32, resamples=50)
+    again = export_run(runs['pair'].folder, tmp_path/'again', resamples=50)
     for o in again.iterdir(): assert o.read_bytes() == (models['pair']/o.name).read_bytes()
 
 
@@ -205,7 +205,7 @@ def test_wrong_use_is_one_line_and_exit_2(models, runs, hospital, tmp_path, caps
     assert 'is not written over' in told(capsys, 'predict', model, picture, '--out', model)
     assert 'is not written over' in told(capsys, 'export', runs['pair'].folder, model)
     assert 'no finished run' in told(capsys, 'export', tmp_path, tmp_path/'new')
-    assert 'no rule' in told(capsys, 'export', runs['pair'].folder, tmp_path/'new', '--rule', 'best', '--pixels', 32)
+    assert 'no rule' in told(capsys, 'export', runs['pair'].folder, tmp_path/'new', '--rule', 'best')
     assert not (tmp_path/'new').exists() and not list(tmp_path.glob('.*partial*'))
 
 

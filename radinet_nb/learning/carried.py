@@ -27,26 +27,26 @@ def block_of(
         return layer.get(name, 'stem')
     return {n: named.get(n) or nearest(n.rpartition('.')[0]) for n in network.state_dict()}
 
-# %% ../../nbs/learning/carried.ipynb #1a4173ce
+# %% ../../nbs/learning/carried.ipynb #e17b573c
 def carry_table(
     network:Network, # the network that received
     report:dict, # `carried`, `new` and `left`, as `networks.carry` gives them
-)->pd.DataFrame: # block, tensors, parameters, carried, new, left, share: one row a block, one for what belongs to none, and the sum
+)->pd.DataFrame: # block, tensors, numbers (in them), carried, new, left, share: one row a block, one for what belongs to none, and the sum
     "What was carried into each block"
     owner, sizes = block_of(network), {k: v.numel() for k, v in network.state_dict().items()}
     order, carried = [*blocks(network), 'elsewhere'], set(report['carried'])
-    rows = {k: dict(block=k, tensors=0, parameters=0, carried=0, new=0, left=0, share=0.) for k in order}
+    rows = {k: dict(block=k, tensors=0, numbers=0, carried=0, new=0, left=0, share=0.) for k in order}
     for name, k in owner.items():
         row = rows[k]
         row['tensors'] += 1
-        row['parameters'] += sizes[name]
+        row['numbers'] += sizes[name]
         row['carried' if name in carried else 'new'] += 1
         row['share'] += sizes[name]*(name in carried)
     for name in report['left']: rows[owner.get(name) or owner.get(f'body.{name}') or ('head' if name.startswith('head.') else 'elsewhere')]['left'] += 1
     table = pd.DataFrame(rows.values())
     total = table.drop(columns='block').sum().to_dict() | dict(block='all')
     table = pd.concat([table, pd.DataFrame([total])], ignore_index=True)[list(table)]
-    table['share'] = table.share/table.parameters.where(table.parameters > 0)
+    table['share'] = table.share/table.numbers.where(table.numbers > 0)
     whole = table.columns.difference(['block', 'share'])
     table[whole] = table[whole].astype(int)
     return table[(table.tensors > 0) | (table.left > 0)].reset_index(drop=True)

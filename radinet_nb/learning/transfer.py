@@ -155,6 +155,7 @@ def train_stage(
     with memory_told(batch_size, accumulate*place()[1]): history = fit_schedule(learn, phases, checkpoint)
     if place()[0] > 0: return wait_for_all()
     leave(run, network, rows, history, cache, given, learned, device)
+    run.note(shape=list(cache.shape), grouping=sorted(rows.grouping.unique())) # what an exported model must say
     run.note(schedule=summary(phases), carried={k: len(v) for k, v in carried.items()}, resumed=checkpoint.resumed if checkpoint else [])
     done = run.note(**({} if 'fingerprint' in record['facts'] else {'fingerprint': fingerprint(rows)}), **record['facts']).finish()
     remove_checkpoints(out)

@@ -6,7 +6,7 @@
 __all__ = ['LIMITS', 'USE', 'CARD', 'unit_of', 'shape_of', 'backbone_of', 'judged', 'numbers', 'data_rows', 'markdown_table',
            'interval_rows', 'card_parts', 'export_run']
 
-# %% ../../nbs/report/card.ipynb #7df30c8e
+# %% ../../nbs/report/card.ipynb #da1a1cc7
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -17,11 +17,11 @@ from ..analysis.metrics import aggregate, choose_threshold, evaluate, evaluate_c
 from ..data.cache import ImageCache
 from ..data.runs import Run, load_run, write_text
 from ..errors import InputError
-from ..learning.networks import Network, load_weights
+from ..learning.networks import Network, load_weights, weights_facts
 from ..learning.sharing import read_config, write_model
 from .page import interval_text
 
-# %% ../../nbs/report/card.ipynb #a02e3eff
+# %% ../../nbs/report/card.ipynb #db8a8296
 def unit_of(run:Run)->str: # `pair` or `view`
     "Whether a run was trained on pairs of views or on single ones"
     views = set(run.predictions['view'])
@@ -41,10 +41,7 @@ def shape_of(
 
 def backbone_of(run:Run)->str:
     "The backbone that a run's weights belong to, from the header of the file"
-    import json
-
-    from safetensors import safe_open
-    with safe_open(run.weights, 'pt') as f: return json.loads((f.metadata() or {}).get('radinet_nb', '{}')).get('backbone') or run.params['backbone']
+    return weights_facts(run.weights).get('backbone') or run.params['backbone']
 
 # %% ../../nbs/report/card.ipynb #26b67a13
 def judged(

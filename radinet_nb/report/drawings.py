@@ -51,7 +51,7 @@ def network_table(
                   parameters=sum(p.numel() for p in m.parameters()) + (rest if m is dense[-1] else 0)) for i, m in enumerate(dense)]
     return pd.DataFrame(rows)
 
-# %% ../../nbs/report/drawings.ipynb #c9bb471d
+# %% ../../nbs/report/drawings.ipynb #1327fd50
 def count(n:float)->str: # `12.5 M`
     "A number of parameters in few digits"
     for unit, size in (('M', 1e6), ('k', 1e3)):
@@ -99,19 +99,19 @@ def network_figure(
             height = scale*np.sqrt(row.height) if body else .22*np.log2(row.channels)
             slab(ax, x, width, height, COLORS[1] if body else COLORS[3])
             label_rows(ax, x + width/2 + .06, row)
-            x += width + (.5 if body else .62)
+            x += width + (.5 if body else .74)
         step = .27
         for i, name in enumerate(classes):
             y = (len(classes)/2 - i - .5)*step
-            ax.plot([x - .3, x + .1], [y*.5, y], color='#909090', linewidth=.5)
-            ax.text(x + .15, y, name.replace('_', ' '), va='center', fontsize=7)
+            ax.plot([x - .58, x - .1], [y*.4, y], color='#909090', linewidth=.5)
+            ax.text(x - .05, y, name.replace('_', ' '), va='center', fontsize=7)
         body, head = (table[table.kind == o].parameters.sum() for o in ('body', 'head'))
-        ax.set(xlim=(-.05, x + 1.2), ylim=(-2.8, 1.6), aspect='equal')
+        ax.set(xlim=(-.05, x + 1.1), ylim=(-2.8, 1.6), aspect='equal')
         ax.set_title(f'{title}: body {count(body)} parameters, head {count(head)}', pad=2)
         ax.axis('off')
         return finish(fig, synthetic)
 
-# %% ../../nbs/report/drawings.ipynb #b90a88c9
+# %% ../../nbs/report/drawings.ipynb #c0f68c21
 ROLES = ('general', 'restricted', 'target') # domains of definition 1: D_g, D_r, D_t
 
 def role_of(
@@ -125,7 +125,7 @@ def chain_table(
     name:str, # of a chain
     networks:dict, # stage to its `Network`
     chains:dict=CHAINS, # name to stages
-)->pd.DataFrame: # stage, model, starts_from, role, classes, tensors, carried, new, left, parameters, parameters_carried
+)->pd.DataFrame: # stage, model, starts_from, role, classes, tensors, carried, new, left, numbers, numbers_carried
     "The stages of a chain, with what each takes over from the one before"
     from radinet_nb.learning.networks import carry
     rows, chain = [], chains[name]
@@ -134,8 +134,8 @@ def chain_table(
         got = dict(carried=[], new=list(net.state_dict()), left=[]) if not i else carry(net, networks[chain[i - 1]].state_dict())
         sizes = {k: v.numel() for k, v in net.state_dict().items()}
         rows.append(dict(stage=stage, model=model, starts_from=source_of(model, chains), role=role_of(chain, i), classes=net.n_classes,
-                         tensors=len(sizes), **{k: len(v) for k, v in got.items()}, parameters=sum(sizes.values()),
-                         parameters_carried=sum(sizes[k] for k in got['carried'])))
+                         tensors=len(sizes), **{k: len(v) for k, v in got.items()}, numbers=sum(sizes.values()),
+                         numbers_carried=sum(sizes[k] for k in got['carried'])))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/report/drawings.ipynb #ee9d564c
@@ -241,7 +241,7 @@ def models_figure(
         ax.axis('off')
         return finish(fig)
 
-# %% ../../nbs/report/drawings.ipynb #6dcb1b10
+# %% ../../nbs/report/drawings.ipynb #d58dcd2f
 #: Table 2 as printed: network to initialization, training, and the stages that these words mean
 TABLE2 = {'WristNet': ('Random', 'Wrist', ('wrist',)), 'RadiNetRand': ('Random', 'Rad.', ('radiology',)),
           'RadiNetRand_wrist': ('RadiNetRand', 'Wrist', ('radiology', 'wrist')), 'ImageNet_wrist': ('ImageNet', 'Wrist', ('general', 'wrist')),
@@ -266,10 +266,10 @@ def phases_table(
     for o in phases:
         on = [n for n, learns in zip(names, free_blocks(network, o.free), strict=True) if learns]
         n = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        rows.append(dict(phase=o.name, learns=' '.join(on), parameters=n, share=n/total, epochs=o.epochs, lr=f'{o.lr:.0e}',
-                         lr_stem=f'{o.lr if o.lr_stem is None else o.lr_stem:.0e}', policy=o.policy, stop=o.stop))
+        rows.append(dict(phase=o.name, learns=' '.join(on), parameters=n, share=n/total, epochs=o.epochs, lr=f'{o.lr:.3g}',
+                         lr_stem=f'{o.lr if o.lr_stem is None else o.lr_stem:.3g}', policy=o.policy, stop=o.stop))
     for p, old in zip(network.parameters(), before, strict=True): p.requires_grad_(old)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({'stop': 'Int64'})
 
 # %% ../../nbs/report/drawings.ipynb #259aeffe
 def protocol_table(
