@@ -232,7 +232,7 @@ def arm_flesh(
             b.flesh((16,-9,18), (38,-15,52), 16, 13, .95)]
     return out
 
-# %% ../../nbs/synthetic/limbs.ipynb #e53ae9a8
+# %% ../../nbs/synthetic/limbs.ipynb #034e22b0
 def turned(
     limb:Limb, # changed in place
     who, # function of a name that says which bones turn
@@ -242,17 +242,18 @@ def turned(
     low:float=None, # flesh whose ends lie beyond this z turns as well
     finger:int=None, # flesh of this finger turns as well
 )->Limb:
-    "Move a joint: bones and flesh on one side of it turn about an axis through the pivot"
+    "Move a joint: bones, flesh and what is worn on one side of it turn about an axis through the pivot"
     p, a = np.array(pivot, float)*limb.size, np.radians(degrees)
     c, s = np.cos(a), np.sin(a)
     R = np.array([[1,0,0],[0,c,-s],[0,s,c]]) if axis==0 else np.array([[c,-s,0],[s,c,0],[0,0,1]])
     for o in limb.bones:
         if who(o.name): o.origin, o.axes = p+R@(o.origin-p), o.axes@R.T
-    for f in limb.flesh:
-        if (low is not None and min(f.start[2], f.end[2])>low*limb.size) or (finger and f.finger==finger): f.start, f.end = p+R@(f.start-p), p+R@(f.end-p)
+    moves = lambda f: (low is not None and min(f.start[2], f.end[2])>low*limb.size) or (finger and f.finger==finger)
+    for f in [f for f in limb.flesh+limb.extras if moves(f)]:
+        for part in (f, *f.bore): part.start, part.end = p+R@(part.start-p), p+R@(part.end-p)
     return limb
 
-# %% ../../nbs/synthetic/limbs.ipynb #d51a1e12
+# %% ../../nbs/synthetic/limbs.ipynb #309df3b6
 def posed(
     limb:Limb, # changed in place
     view:str, # frontal, oblique or lateral
@@ -266,7 +267,7 @@ def posed(
     if limb.part=='humerus': turned(limb, lambda n: n in humeral+('radius','ulna'), (3,0,0), 2, 80+bend)
     if limb.part=='hand':
         for f, degrees in zip(range(2, 6), (52,32,12,-10), strict=True):
-            turned(limb, lambda n, f=f: 'phalanx' in n and n.endswith(str(f)), rays[f][1], 0, degrees+.4*bend, finger=f)
+            turned(limb, lambda n, f=f: n.endswith(f'phalanx {f}') and not n.startswith('parent'), rays[f][1], 0, degrees+.4*bend, finger=f)
         turned(limb, lambda n: n in ('metacarpal 1','proximal phalanx 1','distal phalanx 1'), rays[1][0], 0, 22, finger=1)
     return limb
 

@@ -16,7 +16,7 @@ from .limbs import make_limb
 kinds = 'ring bracelet cast splint plate parent'.split()
 metal, plaster = .8, .03 # attenuation, 1/mm
 
-# %% ../../nbs/synthetic/objects.ipynb #1038af8f
+# %% ../../nbs/synthetic/objects.ipynb #738209fd
 def loop(
     center, # mm
     rx:float, ry:float, # half axes in x and y, mm
@@ -24,13 +24,14 @@ def loop(
     mu:float=metal, # 1/mm
     lean:float=0., # slope of the loop along x
     n:int=14, # pieces
+    finger:int=0, # that wears it and moves it, 0 for none
 )->list:
     "A closed wire around the limb, as a chain of round cones"
     a = np.linspace(0, 2*np.pi, n+1)
     p = np.array(center)+np.stack([rx*np.cos(a), ry*np.sin(a), lean*rx*np.cos(a)], 1)
-    return [Flesh(s, e, thick, thick, mu=mu) for s, e in zip(p, p[1:], strict=False)]
+    return [Flesh(s, e, thick, thick, mu=mu, finger=finger) for s, e in zip(p, p[1:], strict=False)]
 
-# %% ../../nbs/synthetic/objects.ipynb #b76d1a30
+# %% ../../nbs/synthetic/objects.ipynb #04c57ff9
 def add_object(
     limb:Limb, # changed in place
     kind:str, # one of `kinds`
@@ -43,7 +44,7 @@ def add_object(
     if kind=='ring':
         f = int(rng.choice([3,4])); b = here.get(f'proximal phalanx {f}')
         if b is None: kind = 'bracelet'
-        else: limb.extras += loop(b.origin+b.axes[2]*b.length*.35, 10*s, 9*s, 1.1*s, lean=.25)
+        else: limb.extras += loop(b.origin+b.axes[2]*b.length*.35, 10*s, 9*s, 1.1*s, lean=.25, finger=f)
     if kind=='bracelet':
         z = dict(elbow=-200, humerus=-320, shoulder=-420).get(limb.part, rng.uniform(-55,-25))
         limb.extras += loop((-2*s,0,z*s), 38*s, 30*s, rng.uniform(.8,1.8), lean=rng.uniform(-.3,.3))
@@ -60,6 +61,7 @@ def add_object(
             o.name = "parent's "+o.name
         for f in grown.flesh:
             f.start, f.end = (turn@(p-grown.target)+grown.target+move for p in (f.start, f.end))
+            f.finger = 0 # does not move with the child's
         limb.bones += grown.bones; limb.flesh += grown.flesh
     return limb
 
