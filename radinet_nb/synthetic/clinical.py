@@ -37,7 +37,7 @@ def views_seen(row, h):
     if not row.fracture: return dict(frontal=0., lateral=0.)
     return {v: conspicuity(limb, cam) for v, cam, limb in study_views(row, h, render=False)[0]}
 
-# %% ../../nbs/synthetic/clinical.ipynb #535e5f39
+# %% ../../nbs/synthetic/clinical.ipynb #cf03388a
 def clinical_hospital(
     patients:int=299, # one study each
     pixels:int=256, # long side
@@ -48,8 +48,10 @@ def clinical_hospital(
 )->Hospital:
     "Where the clinical patients come from: one wrist each, one in ten taken coarsely (karam2021, section 4.9)"
     # patient numbers hold the last three digits of the seed: 500 makes these other people than those of hospitals with small seeds
-    return Hospital(**dict(patients=patients, pixels=pixels, seed=seed+500_500, fractured=fractured, difficulty=difficulty, low_resolution=.1,
-                           follow_up=0., later=0., parts='wrist') | knobs)
+    # a case is one visit with two views and a label, whatever the hospital's knobs say
+    case = dict(parts='wrist', records=None, follow_up=0., later=0., exam_mix=0., unlabelled=0.)
+    return Hospital(**dict(low_resolution=.1) | knobs | case, patients=patients, pixels=pixels, seed=seed+500_500, fractured=fractured,
+                    difficulty=difficulty)
 
 def seen_population(
     h:Hospital, # from `clinical_hospital`
