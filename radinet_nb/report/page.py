@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST_SVG', 'NAMES', 'BROWSERS', 'provenance', 'caption_html', 'Figure', 'anchor', 'interval_text', 'told',
-           'cell_text', 'table_html', 'Table', 'stylesheet', 'plain_alt', 'with_contents', 'render_page',
+           'cell_text', 'cell_kind', 'table_html', 'Table', 'stylesheet', 'plain_alt', 'with_contents', 'render_page',
            'find_browser', 'browse', 'print_page']
 
 # %% ../../nbs/report/page.ipynb #c09eef5a
@@ -70,9 +70,9 @@ def interval_text(value, low, high, digits:int=3)->str:
     if pd.isna(value): return '–'
     return f'{value:.{digits}f}' + ('' if pd.isna(low) else f' ({low:.{digits}f} to {high:.{digits}f})')
 
-# %% ../../nbs/report/page.ipynb #1b25073b
-NAMES = dict(value='ours', p='p', n='n', low='from', high='to', p_holm='p (Holm)', seed_sd='SD over seeds', published_note='note', stated='difference stated',
-             auc='AUC', f1='F1', kappa='κ', tp='TP', fp='FP', fn='FN', tn='TN')
+# %% ../../nbs/report/page.ipynb #9f0e717c
+NAMES = dict(value='ours', low='from', high='to', p_holm='p (Holm)', seed_sd='SD over seeds', published_note='on the published value',
+             stated='difference stated', auc='AUC', f1='F1', kappa='κ', tp='TP', fp='FP', fn='FN', tn='TN')
 
 def told(
     frame:pd.DataFrame, # as a run left it
@@ -93,7 +93,7 @@ def told(
     res = res[[*keys, *shown, *[o for o in res if o not in shown and o not in keys]]]
     return res.dropna(axis=1, how='all').rename(columns=NAMES)
 
-# %% ../../nbs/report/page.ipynb #15e19074
+# %% ../../nbs/report/page.ipynb #ea4eb614
 def cell_text(
     value, # of a data frame
     digits:int=3, # of fractions
@@ -103,6 +103,15 @@ def cell_text(
     if isinstance(value, bool) or str(type(value)) == "<class 'numpy.bool_'>": return 'yes' if value else 'no'
     return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
 
+def cell_kind(
+    name, # of the column
+    column:pd.Series, # its values
+)->str: # 'num', 'interval', 'long' or ''
+    "How a column of a table is set"
+    if pd.api.types.is_bool_dtype(column): return ''
+    if pd.api.types.is_numeric_dtype(column): return 'num'
+    return 'interval' if 'interval' in str(name) else 'long' if (column.astype(str).str.len() > 32).any() else ''
+
 def table_html(
     frame:pd.DataFrame, # what to show
     caption:str, # HTML
@@ -110,9 +119,8 @@ def table_html(
     id:str='', # of the element
 )->str: # HTML
     "A table that scrolls inside itself on a narrow screen"
-    kinds = ['num' if pd.api.types.is_numeric_dtype(o) and not pd.api.types.is_bool_dtype(o) else 'interval' if 'interval' in str(c) else
-             'long' if frame[c].astype(str).str.len().max() > 32 else '' for c, o in frame.dtypes.items()] if len(frame) else ['']*len(frame.columns)
-    small = [f'p{digits}' if str(c) in ('p', 'p (Holm)') else '' for c in frame]
+    kinds = [cell_kind(name, column) for name, column in frame.items()]
+    small = [str(c) in ('p', 'p (Holm)') for c in frame]
     def text(value, p): return '<0.001' if p and isinstance(value, float) and value < .001 else cell_text(value, digits)
     td = lambda kind, inner, tag='td': f'<{tag}{f" class={kind}" if kind else ""}>{html.escape(inner)}</{tag}>'
     head = ''.join(td(k, str(c).replace('_', ' '), 'th') for c, k in zip(frame, kinds, strict=True))
@@ -144,7 +152,7 @@ def stylesheet()->str:
     "The page's style, which travels with the package"
     return (files('radinet_nb')/'report'/'page.css').read_text(encoding='utf-8')
 
-# %% ../../nbs/report/page.ipynb #936d08dd
+# %% ../../nbs/report/page.ipynb #f5fd1078
 def plain_alt(
     body:str, # HTML
 )->str:
@@ -159,8 +167,8 @@ def with_contents(
     "The same with a list of its sections; those that say only that they were not run are marked"
     parts = re.split(r'(?=<h2[ >])', body)
     found = [(re.search(r'<h2[^>]*id="([^"]+)"', o), re.search(r'<h2[^>]*>(.*?)(?:<a |</h2>)', o, flags=re.S), o) for o in parts[1:]]
-    rows = [f'<li{" class=none" if "class=absent" in o and "<figure" not in o else ""}><a href="#{where[1]}">{name[1].strip()}</a>'
-            f'{" (not run)" if "class=absent" in o and "<figure" not in o else ""}</li>' for where, name, o in found if where]
+    waits = [' <small>not run</small>' if 'class="absent"' in o and '<figure' not in o else '' for _, _, o in found]
+    rows = [f'<li><a href="#{where[1]}">{name[1].strip()}</a>{wait}</li>' for (where, name, _), wait in zip(found, waits, strict=True) if where]
     return body.replace('<nav></nav>', f'<nav><ul class="contents">{"".join(rows)}</ul></nav>')
 
 # %% ../../nbs/report/page.ipynb #b235eea8
