@@ -72,7 +72,8 @@ def test_the_page_is_one_file(text):
 
 
 def test_links_lead_somewhere(report, text):
-    ids = set(re.findall(r'\bid="([^"]+)"', text))
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
     links = [html.unescape(o) for o in re.findall(r'href="([^"]+)"', text)]
     assert len(links) > 20
     missing = [o for o in links if (o[1:] not in ids if o.startswith('#') else not (report.parent/o).is_file())]

@@ -39,7 +39,7 @@ def caption_html(
     shown = ''.join(f'<a href="{html.escape(to, quote=True)}">{html.escape(text)}</a> ' for text, to in links)
     return f'{mark}{html.escape(caption)}<small>{provenance(run)}</small>' + (f'<small class="links">{shown}</small>' if shown else '')
 
-# %% ../../nbs/report/page.ipynb #b2791507
+# %% ../../nbs/report/page.ipynb #ef7131f9
 LARGEST_SVG = 2_000_000 # bytes; a larger drawing is embedded as the PNG of the same name
 
 class Figure:
@@ -57,13 +57,14 @@ class Figure:
         if path.stat().st_size > LARGEST_SVG: path = path.with_suffix('.png')
         kind = {'.svg': 'svg+xml', '.png': 'png'}[path.suffix]
         data = base64.b64encode(path.read_bytes()).decode()
-        return (f'<figure id="{anchor(self.run, self.name)}"><div class="scroll"><img src="data:image/{kind};base64,{data}" '
+        where = anchor(self.run, self.name, 'figure')
+        return (f'<figure id="{where}"><div class="scroll"><img src="data:image/{kind};base64,{data}" '
                 f'alt="{html.escape(self.alt, quote=True)}"></div><figcaption>{caption_html(self.run, self.caption, self.links)}</figcaption></figure>')
 
-# %% ../../nbs/report/page.ipynb #999418ef
-def anchor(run:Run, key:str)->str: # as an HTML id
+# %% ../../nbs/report/page.ipynb #2a0ff46d
+def anchor(run:Run, key:str, kind:str)->str: # as an HTML id
     "Where on the page a run's figure or table stands"
-    return re.sub(r'[^\w-]+', '-', f'{run.record["notebook"]}-{run.name}-{key}')
+    return re.sub(r'[^\w-]+', '-', f'{run.record["notebook"]}-{run.name}-{kind}-{key}')
 
 def interval_text(value, low, high, digits:int=3)->str:
     "`0.871 (0.842 to 0.899)`, or a dash"
@@ -129,7 +130,7 @@ def table_html(
     return (f'<figure class="table"{name}><figcaption>{caption}</figcaption><div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
             f'<tbody>{"".join(rows)}</tbody></table></div></figure>')
 
-# %% ../../nbs/report/page.ipynb #98882f95
+# %% ../../nbs/report/page.ipynb #658ca609
 class Table:
     "A data frame of a run with caption and provenance"
     def __init__(self,
@@ -144,7 +145,7 @@ class Table:
     def _repr_html_(self):
         shown = told(self.frame, self.run.params.get('confidence', .95))
         more = f' (The first {self.most} of {len(shown)} rows; the CSV has all.)' if len(shown) > self.most else ''
-        where = anchor(self.run, self.key) if self.key else ''
+        where = anchor(self.run, self.key, 'table') if self.key else ''
         return table_html(shown[:self.most], caption_html(self.run, self.caption + more, self.links), self.digits, where)
 
 # %% ../../nbs/report/page.ipynb #03dbe191
