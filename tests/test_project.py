@@ -1,6 +1,7 @@
 "The tree agrees with itself: notebooks, exported library, README, metadata."
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,29 @@ def test_readme_is_in_step_with_its_notebook(tmp_path):
     res = run('nbconvert', '--to', 'markdown', '--log-level', 'WARN', '--output-dir', str(tmp_path), '--output', 'README', 'nbs/index.ipynb')
     assert res.returncode == 0, res.stderr
     assert (tmp_path/'README.md').read_text() == (ROOT/'README.md').read_text(), 'make readme'
+
+
+def test_the_readme_shows_the_committed_results():
+    "The table is made from the figures in the tree, the picture is there, the badges say what setup says"
+    import pandas as pd
+
+    from radinet_nb.report.exhibits import results_markdown
+    from radinet_nb.report.page import interval_text
+    text = (ROOT/'README.md').read_text()
+    assert results_markdown(pd.read_csv(ROOT/'figures'/'open'/'fig10.csv')) in text
+    gap = pd.read_csv(ROOT/'figures'/'open'/'differences.csv').set_index(['baseline', 'metric']).loc[('ImageNet_wrist', 'auc')]
+    assert interval_text(gap.difference, gap.low, gap.high) in text
+    for path in re.findall(r'\]\((?!https?:)([^)#]+)\)', text): assert (ROOT/path).exists(), path
+    config = ConfigParser(delimiters=['='])
+    config.read(ROOT/'settings.ini')
+    low, high = config['DEFAULT']['min_python'], config['DEFAULT']['max_python']
+    assert f'Python {low} to 3.{int(high.split(".")[1]) - 1}' in text and config['DEFAULT']['license'] in text
+
+
+def test_the_readme_counts_the_alarms_of_the_benchmark():
+    found = json.loads((ROOT/'benchmarks'/'evidence.json').read_text())['random_tables']
+    assert f'On {found["tables"]:,} random tables without an error it accuses none' in (ROOT/'README.md').read_text()
+    assert found['false_alarms'] == 0 and found['missed'] == 0
 
 
 def test_ruff_finds_nothing():

@@ -284,6 +284,7 @@ def halfspaces(metric:str, interval:tuple)->list:
     (over, under), (low, high) = PLANES[metric], interval
     return [tuple(sign*(o.denominator*a-o.numerator*b) for a,b in zip(over, under, strict=True)) for sign,o in ((1, low), (-1, high))]
 
+# %% ../../nbs/analysis/evidence.ipynb #10ca59e9
 def corners(
     printed:dict, # metric -> interval; those without planes (kappa, mcc, ...) are left out
 )->tuple: # integer rays (tp, fp, fn, tn), each up to a factor, and the planes that bound them

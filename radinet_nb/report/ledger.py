@@ -62,7 +62,7 @@ def mean_history(
     "Mean training loss over seeds, as long as every seed still trained"
     return pd.concat([r.history.set_index('epoch').train_loss for r in runs], axis=1).dropna().mean(axis=1).rename('train_loss').reset_index()
 
-# %% ../../nbs/report/ledger.ipynb #de270f82
+# %% ../../nbs/report/ledger.ipynb #f1d80320
 KEYS = dict(performance=lambda m: f'wrist/{m}', ablation=lambda m: f'wrist/{m}', targets=lambda m: '/'.join(target_key(m)))
 
 def add_tables(evidence:dict, parent:str, run:Run):
@@ -88,6 +88,9 @@ def gather_evidence(
                 res['histories'] |= {m: mean_history(g) for m, g in groups.items()}
                 res['runs'] |= {m: ', '.join(map(named, g)) for m, g in groups.items()}
         if parent == 'clinical' and (run.folder/'predictions.parquet').exists():
-            for model, rows in run.predictions.groupby('run', sort=False):
-                res['predictions'][f'clinical/{model}'], res['runs'][f'clinical/{model}'] = rows, named(run)
+            groups, cases = by_model(behind(run)), run.predictions
+            # a threshold comes from the validation split of the training runs, the numbers from the clinical cases
+            for model, rows in cases[cases.run.isin(list(groups))].groupby('run', sort=False):
+                res['predictions'][f'clinical/{model}'] = pd.concat([average_seeds(groups[model], 'valid'), rows], ignore_index=True)
+                res['runs'][f'clinical/{model}'] = named(run)
     return res

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST_SVG', 'NAMES', 'BROWSERS', 'provenance', 'caption_html', 'Figure', 'anchor', 'interval_text', 'told',
-           'cell_text', 'table_html', 'Table', 'stylesheet', 'plain_alt', 'with_contents', 'render_page',
+           'cell_text', 'cell_kind', 'table_html', 'Table', 'stylesheet', 'plain_alt', 'with_contents', 'render_page',
            'find_browser', 'browse', 'print_page']
 
 # %% ../../nbs/report/page.ipynb #c09eef5a
@@ -39,7 +39,7 @@ def caption_html(
     shown = ''.join(f'<a href="{html.escape(to, quote=True)}">{html.escape(text)}</a> ' for text, to in links)
     return f'{mark}{html.escape(caption)}<small>{provenance(run)}</small>' + (f'<small class="links">{shown}</small>' if shown else '')
 
-# %% ../../nbs/report/page.ipynb #b2791507
+# %% ../../nbs/report/page.ipynb #ef7131f9
 LARGEST_SVG = 2_000_000 # bytes; a larger drawing is embedded as the PNG of the same name
 
 class Figure:
@@ -57,22 +57,23 @@ class Figure:
         if path.stat().st_size > LARGEST_SVG: path = path.with_suffix('.png')
         kind = {'.svg': 'svg+xml', '.png': 'png'}[path.suffix]
         data = base64.b64encode(path.read_bytes()).decode()
-        return (f'<figure id="{anchor(self.run, self.name)}"><div class="scroll"><img src="data:image/{kind};base64,{data}" '
+        where = anchor(self.run, self.name, 'figure')
+        return (f'<figure id="{where}"><div class="scroll"><img src="data:image/{kind};base64,{data}" '
                 f'alt="{html.escape(self.alt, quote=True)}"></div><figcaption>{caption_html(self.run, self.caption, self.links)}</figcaption></figure>')
 
-# %% ../../nbs/report/page.ipynb #999418ef
-def anchor(run:Run, key:str)->str: # as an HTML id
+# %% ../../nbs/report/page.ipynb #2a0ff46d
+def anchor(run:Run, key:str, kind:str)->str: # as an HTML id
     "Where on the page a run's figure or table stands"
-    return re.sub(r'[^\w-]+', '-', f'{run.record["notebook"]}-{run.name}-{key}')
+    return re.sub(r'[^\w-]+', '-', f'{run.record["notebook"]}-{run.name}-{kind}-{key}')
 
 def interval_text(value, low, high, digits:int=3)->str:
     "`0.871 (0.842 to 0.899)`, or a dash"
     if pd.isna(value): return '–'
     return f'{value:.{digits}f}' + ('' if pd.isna(low) else f' ({low:.{digits}f} to {high:.{digits}f})')
 
-# %% ../../nbs/report/page.ipynb #1b25073b
-NAMES = dict(value='ours', p='p', n='n', low='from', high='to', p_holm='p (Holm)', seed_sd='SD over seeds', published_note='note', stated='difference stated',
-             auc='AUC', f1='F1', kappa='κ', tp='TP', fp='FP', fn='FN', tn='TN')
+# %% ../../nbs/report/page.ipynb #9f0e717c
+NAMES = dict(value='ours', low='from', high='to', p_holm='p (Holm)', seed_sd='SD over seeds', published_note='on the published value',
+             stated='difference stated', auc='AUC', f1='F1', kappa='κ', tp='TP', fp='FP', fn='FN', tn='TN')
 
 def told(
     frame:pd.DataFrame, # as a run left it
@@ -93,7 +94,7 @@ def told(
     res = res[[*keys, *shown, *[o for o in res if o not in shown and o not in keys]]]
     return res.dropna(axis=1, how='all').rename(columns=NAMES)
 
-# %% ../../nbs/report/page.ipynb #15e19074
+# %% ../../nbs/report/page.ipynb #ea4eb614
 def cell_text(
     value, # of a data frame
     digits:int=3, # of fractions
@@ -103,6 +104,15 @@ def cell_text(
     if isinstance(value, bool) or str(type(value)) == "<class 'numpy.bool_'>": return 'yes' if value else 'no'
     return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
 
+def cell_kind(
+    name, # of the column
+    column:pd.Series, # its values
+)->str: # 'num', 'interval', 'long' or ''
+    "How a column of a table is set"
+    if pd.api.types.is_bool_dtype(column): return ''
+    if pd.api.types.is_numeric_dtype(column): return 'num'
+    return 'interval' if 'interval' in str(name) else 'long' if (column.astype(str).str.len() > 32).any() else ''
+
 def table_html(
     frame:pd.DataFrame, # what to show
     caption:str, # HTML
@@ -110,9 +120,8 @@ def table_html(
     id:str='', # of the element
 )->str: # HTML
     "A table that scrolls inside itself on a narrow screen"
-    kinds = ['num' if pd.api.types.is_numeric_dtype(o) and not pd.api.types.is_bool_dtype(o) else 'interval' if 'interval' in str(c) else
-             'long' if frame[c].astype(str).str.len().max() > 32 else '' for c, o in frame.dtypes.items()] if len(frame) else ['']*len(frame.columns)
-    small = [f'p{digits}' if str(c) in ('p', 'p (Holm)') else '' for c in frame]
+    kinds = [cell_kind(name, column) for name, column in frame.items()]
+    small = [str(c) in ('p', 'p (Holm)') for c in frame]
     def text(value, p): return '<0.001' if p and isinstance(value, float) and value < .001 else cell_text(value, digits)
     td = lambda kind, inner, tag='td': f'<{tag}{f" class={kind}" if kind else ""}>{html.escape(inner)}</{tag}>'
     head = ''.join(td(k, str(c).replace('_', ' '), 'th') for c, k in zip(frame, kinds, strict=True))
@@ -121,7 +130,7 @@ def table_html(
     return (f'<figure class="table"{name}><figcaption>{caption}</figcaption><div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
             f'<tbody>{"".join(rows)}</tbody></table></div></figure>')
 
-# %% ../../nbs/report/page.ipynb #98882f95
+# %% ../../nbs/report/page.ipynb #658ca609
 class Table:
     "A data frame of a run with caption and provenance"
     def __init__(self,
@@ -136,7 +145,7 @@ class Table:
     def _repr_html_(self):
         shown = told(self.frame, self.run.params.get('confidence', .95))
         more = f' (The first {self.most} of {len(shown)} rows; the CSV has all.)' if len(shown) > self.most else ''
-        where = anchor(self.run, self.key) if self.key else ''
+        where = anchor(self.run, self.key, 'table') if self.key else ''
         return table_html(shown[:self.most], caption_html(self.run, self.caption + more, self.links), self.digits, where)
 
 # %% ../../nbs/report/page.ipynb #03dbe191
@@ -144,7 +153,7 @@ def stylesheet()->str:
     "The page's style, which travels with the package"
     return (files('radinet_nb')/'report'/'page.css').read_text(encoding='utf-8')
 
-# %% ../../nbs/report/page.ipynb #936d08dd
+# %% ../../nbs/report/page.ipynb #f5fd1078
 def plain_alt(
     body:str, # HTML
 )->str:
@@ -159,8 +168,8 @@ def with_contents(
     "The same with a list of its sections; those that say only that they were not run are marked"
     parts = re.split(r'(?=<h2[ >])', body)
     found = [(re.search(r'<h2[^>]*id="([^"]+)"', o), re.search(r'<h2[^>]*>(.*?)(?:<a |</h2>)', o, flags=re.S), o) for o in parts[1:]]
-    rows = [f'<li{" class=none" if "class=absent" in o and "<figure" not in o else ""}><a href="#{where[1]}">{name[1].strip()}</a>'
-            f'{" (not run)" if "class=absent" in o and "<figure" not in o else ""}</li>' for where, name, o in found if where]
+    waits = [' <small>not run</small>' if 'class="absent"' in o and '<figure' not in o else '' for _, _, o in found]
+    rows = [f'<li><a href="#{where[1]}">{name[1].strip()}</a>{wait}</li>' for (where, name, _), wait in zip(found, waits, strict=True) if where]
     return body.replace('<nav></nav>', f'<nav><ul class="contents">{"".join(rows)}</ul></nav>')
 
 # %% ../../nbs/report/page.ipynb #b235eea8

@@ -1,0 +1,145 @@
+"The report page in a browser, and without one: nothing missing, nothing too wide, every link leads somewhere, every claim has its verdict"
+import html
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from radinet_nb.checkout import checkout
+from radinet_nb.data.runs import OpenRun
+from radinet_nb.report.claims import VERDICTS, read_claims
+from radinet_nb.report.figures import loss_figure, performance_figure, save_figure, save_table
+from radinet_nb.report.page import browse, find_browser, print_page, render_page
+from radinet_nb.report.performance import control_table, differences, performance_table
+
+WIDTHS = (390, 1280)
+needs_browser = pytest.mark.skipif(not find_browser(), reason='no Chromium here: install one, or name it in RADINET_BROWSER')
+
+
+def stage(root, name, skill):
+    "A training run without training"
+    run = OpenRun(root/'karam2021'/'stage'/f'{name}.seed0', 'karam2021/stage', seed=0).note(
+        name=name, synthetic=True, schedule='paper', epochs=2, best_epoch=1)
+    target, draw = np.arange(160) % 2, np.random.default_rng(len(name)).normal(size=160)
+    keys = [f'{i:03}' for i in range(160)]
+    pd.DataFrame(dict(run=name, collection='x', patient=keys, study=keys, view='pair', body_part='wrist', target=target,
+                      probability=1/(1 + np.exp(-skill*(2*target - 1) - draw)), split=np.where(np.arange(160) < 60, 'valid', 'test'))
+                 ).to_parquet(run.folder/'predictions.parquet')
+    pd.DataFrame(dict(epoch=[0, 1], train_loss=[.7 - .1*skill, .6 - .2*skill])).to_csv(run.folder/'history.csv', index=False)
+    return run.finish()
+
+
+@pytest.fixture(scope='module')
+def report(tmp_path_factory):
+    "The report notebook, executed on a profile whose runs were made up, rendered, and printed where there is a browser"
+    import papermill
+    root = tmp_path_factory.mktemp('runs')/'profile'
+    runs = [stage(root, *o) for o in (('WristNet', .3), ('RadiNetRand_wrist', .6), ('ImageNet_wrist', .9), ('RadiNet_wrist', 2.))]
+    folders = [str(o.folder) for o in runs]
+    run = OpenRun(root/'karam2021'/'performance'/'main', 'karam2021/performance', dict(runs=folders, resamples=50), parents=folders).note(synthetic=True)
+    table, gaps = performance_table(runs, resamples=50), differences(runs, resamples=50)
+    save_table(table, run.folder, 'fig10', 'The table behind Fig. 10')
+    save_figure(performance_figure(table, synthetic=True), run.folder, 'fig10', 'Four models', alt='Point chart')
+    save_figure(loss_figure({o.record['name']: o.history for o in runs}, synthetic=True), run.folder, 'fig11', 'Loss', alt='Line chart')
+    save_table(gaps, run.folder, 'differences', 'Differences')
+    save_table(control_table([]), run.folder, 'controls', 'Controls')
+    run.finish()
+    data = OpenRun(root/'karam2021'/'datasets'/'main', 'karam2021/datasets').note(synthetic=True)
+    save_table(pd.DataFrame({f'a column with a long name {i}': ['a cell that says much more than fits on a telephone']*50 for i in range(9)}), data.folder,
+               'table1', 'A table of nine wide columns and fifty rows')
+    data.finish()
+    folder = root/'karam2021'/'report'/'main'
+    papermill.execute_notebook(checkout()/'nbs'/'papers'/'karam2021'/'report.ipynb', root/'executed.ipynb', kernel_name='python3', progress_bar=False,
+                               language='python', cwd=str(checkout()), parameters=dict(profile='smoke', what='runs that were made up', out=str(folder),
+                               performance=str(root/'karam2021'/'performance'/'main'), datasets=str(root/'karam2021'/'datasets'/'main')))
+    (root/'executed.ipynb').rename(folder/'notebook.ipynb')
+    page = render_page(folder/'notebook.ipynb', folder/'report.html')
+    if find_browser(): assert print_page(page) is not None
+    return page
+
+
+@pytest.fixture(scope='module')
+def text(report): return report.read_text()
+
+
+def test_the_page_is_one_file(text):
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', text) and '<script' not in text and '@import' not in text
+    assert all(o.startswith('data:image/') for o in re.findall(r'<img[^>]*\bsrc="([^"]+)"', text))
+    assert len(text) < 8e6
+
+
+def test_links_lead_somewhere(report, text):
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    links = [html.unescape(o) for o in re.findall(r'href="([^"]+)"', text)]
+    assert len(links) > 20
+    missing = [o for o in links if (o[1:] not in ids if o.startswith('#') else not (report.parent/o).is_file())]
+    assert missing == []
+    assert {Path(o).suffix for o in links if not o.startswith('#')} >= {'.csv', '.tex', '.svg', '.png', '.ipynb'}
+
+
+def test_nothing_of_this_machine_is_told(report, text):
+    assert str(report.parents[3]) not in text and str(Path.home()) not in re.sub(r'base64,[^"]+', '', text)
+
+
+def test_figures_have_words(text):
+    pictures = re.findall(r'<img[^>]*>', text)
+    assert len(pictures) == 2 and all(re.search(r'alt="[^"]{8,}"', o) for o in pictures)
+    captions = re.findall(r'<figcaption>(.*?)</figcaption>', text, flags=re.S)
+    # counts of claims are of papers, not of images
+    assert all('Synthetic data.' in o for o in captions if 'Claims of the four papers' not in o)
+
+
+def test_what_was_not_run_is_said(text):
+    assert text.count('class="absent"') == 8
+    assert '<small>not run</small>' in text.split('class="contents"')[1].split('</ul>')[0]
+
+
+def test_every_claim_of_the_paper_has_its_verdict(report, text):
+    judged = pd.read_csv(report.parent/'claims.csv')
+    assert len(judged) == len(read_claims()) and set(judged.verdict) <= set(VERDICTS)
+    row = judged.set_index('id').loc['karam-fig10-WristNet-accuracy']
+    assert row.verdict == 'reproduced' and row.low <= row.effect <= row.high and 'RadiNet_wrist.seed0 (' in row.runs
+    shown = set(re.findall(r'<li class="c\d" id="([^"]+)"', text))
+    assert shown == set(judged.id)
+
+
+def test_tables_say_published_ours_difference_interval(text):
+    heads = [re.findall(r'<th[^>]*>(.*?)</th>', o) for o in re.findall(r'<thead>.*?</thead>', text, flags=re.S)]
+    assert ['model', 'metric', 'published', 'ours', 'difference', '95 % interval'] in [o[:6] for o in heads]
+
+
+PROBE = '''<!DOCTYPE html><meta charset="utf-8"><iframe id="page" src="report.html" style="width:%dpx;height:844px;border:0"></iframe>
+<pre id="found"></pre><script>
+onload = () => {
+  const doc = document.getElementById('page').contentDocument, root = doc.documentElement
+  const wide = [...doc.querySelectorAll('body *')].filter(o => o.getBoundingClientRect().right > %d && !o.closest('.scroll') && !o.closest('pre'))
+  document.getElementById('found').textContent = JSON.stringify({width: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight,
+    wide: wide.slice(0, 5).map(o => o.outerHTML.slice(0, 120)), images: doc.images.length,
+    broken: [...doc.images].filter(o => !o.complete || !o.naturalWidth).length, wordless: [...doc.images].filter(o => !o.alt).length})
+}
+</script>'''
+
+
+@needs_browser
+@pytest.mark.parametrize('width', WIDTHS)
+def test_in_a_browser(report, width):
+    probe = report.with_name(f'probe{width}.html')
+    probe.write_text(PROBE % (width, width))
+    res = browse('--allow-file-access-from-files', '--enable-logging=stderr', '--virtual-time-budget=8000', '--dump-dom', probe.as_uri())
+    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', res.stdout, flags=re.S)[1]))
+    assert found['width'] == width and found['height'] > 2000
+    assert found['scroll'] <= width, found['wide']
+    assert found['wide'] == [] and (found['images'], found['broken'], found['wordless']) == (2, 0, 0)
+    assert [o for o in res.stderr.splitlines() if 'CONSOLE' in o] == []
+
+
+@needs_browser
+def test_on_paper(report, text):
+    assert (report.with_suffix('.pdf')).read_bytes()[:5] == b'%PDF-'
+    assert 'href="report.pdf"' in text
+    # links would lead to this machine from paper
+    assert b'file://' not in report.with_suffix('.pdf').read_bytes()
