@@ -6,7 +6,7 @@
 __all__ = ['bright_region', 'image_size', 'box_region', 'boxes_of', 'map_batches', 'at_depths', 'channel_numbers', 'silent',
            'activity', 'concentration', 'feature_numbers', 'patient_mean']
 
-# %% ../../nbs/analysis/feature_maps.ipynb #072cb26b
+# %% ../../nbs/analysis/feature_maps.ipynb #ae6ab786
 import json
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from torch import nn
 
 from ..data.collections import upright_size
 from ..data.dicom import is_dicom

@@ -32,7 +32,7 @@ def mosaic(
     for i, m in enumerate(scaled): out[(top := (i//k)*(h+space)):top+h, (left := (i%k)*(w+space)):left+w] = m
     return out
 
-# %% ../../nbs/report/feature_figure.ipynb #ed237782
+# %% ../../nbs/report/feature_figure.ipynb #a12d87ad
 def feature_figure(
     image:np.ndarray, # (h, w) uint8, the radiograph
     maps:dict, # model -> {layer: (channels, h, w)}, the channels to show, the same layers for all
@@ -59,8 +59,8 @@ def feature_figure(
                 ax = fig.add_subplot(grid[i+1, j])
                 m = np.asarray(found[layer])
                 ax.imshow(mosaic(m), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
-                ax.set(xticks=[], yticks=[])
-                ax.spines[:].set_visible(False)
+                ax.set(xticks=[], yticks=[], facecolor='#b9cde0') # between maps, so that a white corner is not taken for paper
+                ax.spines[:].set(visible=True, color='#b9cde0', linewidth=1.5)
                 if i == 0: ax.set_title(f'{name}, {m.shape[1]} x {m.shape[2]}', fontsize=8)
                 if j == 0: ax.set_ylabel(model.replace('_', '\n'), rotation=0, ha='right', va='center', fontsize=8)
                 if notes: ax.set_xlabel(notes[model][layer], fontsize=7, labelpad=2)
