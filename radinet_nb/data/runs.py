@@ -107,7 +107,7 @@ class OpenRun:
         self.facts = {}
         parents = [Path(p) for p in parents if str(p)]
         self.record = dict(notebook=notebook, seed=seed, commit=commit(), versions=versions(), parents={})
-        for p in parents: self.record['parents'][p.name] = load_run(p).record['id']
+        for p in parents: self.record['parents']['/'.join(p.parts[-2:])] = load_run(p).record['id'] # stage/RadiNet.seed0
         write_json(self.folder/'params.json', params or {})
 
     def note(self, **facts):

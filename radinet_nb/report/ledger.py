@@ -25,7 +25,7 @@ def behind(
     for folder in map(Path, run.params.get(param) or []):
         here = [o for o in (folder, Path(*run.folder.resolve().parts[:-3], *folder.parts[-3:])) if (o/'record.json').exists()]
         if not here: raise InputError('a run behind this one is gone', where=f'{run.name}: {folder.name}', mend='reproduce it again')
-        found, known = load_run(here[0]), run.record['parents'].get(folder.name)
+        found, known = load_run(here[0]), run.record['parents'].get('/'.join(folder.parts[-2:]))
         if known not in (None, found.record['id']):
             raise InputError(f'{folder.name} has been replaced since this run read it', where=run.name, mend='reproduce again')
         res.append(found)
