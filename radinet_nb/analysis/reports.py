@@ -87,7 +87,7 @@ def is_english(
     foreign, english = sum(o in _foreign for o in words), sum(o in _english for o in words)
     return not (foreign >= 2 and foreign > 2*english)
 
-# %% ../../nbs/analysis/reports.ipynb #936690a9
+# %% ../../nbs/analysis/reports.ipynb #923629f5
 heads = {'indication':('clinical history', 'clinical indication', 'clinical information', 'clinical data', 'indication', 'indications',
                        'history', 'reason for exam', 'reason for examination', 'reason for study', 'reason',
                        'presenting symptoms', 'chief complaint'),
@@ -103,9 +103,9 @@ _names = '|'.join(sorted(section_of, key=len, reverse=True))
 _head = re.compile(rf'(?:(?<=[\n.,;?!])|^|(?<=\s\s))[ \t]*\b({_names})[ \t]*\Z', re.I) # of the text before a colon
 _residue = re.compile(r'\[\*\*.*?\*\*\]|\*\*[a-z-]+(?:\[[^\]\n]{0,60}\])?|<(?:name|date|person|id|phone|hospital|location)[^<>\n]{0,40}>'
                       r'|\[(?:name|date|redacted|removed|patient|doctor)[^\]\n]{0,40}\]|\bx{3,}\b|_{2,}|\bredacted\b')
-_sign = re.compile(r'(?i:electronically signed|dictated|transcribed|reported|verified|signed|finali[sz]ed|read|approved|reviewed)'
+_sign = re.compile(r'(?<!\w)(?:(?i:electronically signed|dictated|transcribed|reported|verified|signed|finali[sz]ed|read|approved|reviewed)'
                    r'(?i: (?:and \w+ )?by\b:?)(?: *(?:Dr|Prof|MD|DR)\b\.?)?[^\n.]{0,80}'
-                   r'|\b(?:Dr|Prof|DR)\b\.?(?: [A-Z][\w-]+){1,2}|(?i:\bpage \d+ of \d+\b|end of report)')
+                   r'|(?:Dr|Prof|DR)\b\.?(?: [A-Z][\w-]+){1,2}|(?i:page \d+ of \d+\b|end of report))')
 _date = re.compile(r'\b\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}\b|\b\d{1,2}:\d{2}(?::\d{2})?(?:\s?[ap]m)?\b|\b\d{1,2}[ -]?'
                    r'(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ -]\d{2,4}\b')
 _break = re.compile(r'#(?!\s*\d)') # '# radius' is a fracture, '#3' is not
