@@ -15,6 +15,7 @@ from radinet_nb.cli import main
 from radinet_nb.data.cache import build_cache, pair_views
 from radinet_nb.data.collections import read_hospital
 from radinet_nb.data.dicom import names_in, read_dataset
+from radinet_nb.data.files import file_table
 from radinet_nb.data.studies import split_studies
 from radinet_nb.learning.networks import Network
 from radinet_nb.learning.sharing import learner_from, read_config, write_model
@@ -135,6 +136,8 @@ def test_every_file_is_judged_or_listed(judged, hospital, models, tmp_path):
     named = [*res.table.files.str.split().explode(), *res.left.file]
     assert len(named) == len(set(named)) == len(files)
     assert pd.read_csv(out/'left_out.csv').reason.notna().all()
+    owner = file_table([hospital], KEY)[0].set_index('file').study
+    for row in res.table.itertuples(): assert {owner[o] for o in row.files.split()} == {row.study}
     for o in ' '.join(res.table.overlay).split(): assert Image.open(out/'overlays'/o).size[0] == 1024
 
 

@@ -149,7 +149,7 @@ def decided(
     best = p.argmax(1)
     return pd.DataFrame(dict(probability=p.max(1), decision=[classes[i] for i in best]) | {f'p_{c}': p[:, i] for i, c in enumerate(classes)})
 
-# %% ../../nbs/learning/sharing.ipynb #24f37693
+# %% ../../nbs/learning/sharing.ipynb #0124883c
 def read_cases(
     config:dict, # of the model
     cases:pd.DataFrame, # as `cases_for` gives them
@@ -172,8 +172,8 @@ def by_study(
 )->pd.DataFrame: # study, body_part, views, probability, decision, threshold, and what `decided` adds; index: first case of the study
     "One row a case of a pair model, one row a study of a model of single views: the mean over its views"
     keys = ['study'] if config['unit'] == 'view' else ['study', 'path']
-    groups = cases.reset_index(drop=True).groupby(keys, sort=False).indices
-    rows = [np.asarray(v) for v in groups.values()]
+    number = cases.groupby(keys, sort=False).ngroup().to_numpy() # in the order of the cases, which `groupby.indices` does not promise
+    rows = [o.to_numpy() for _, o in pd.Series(np.arange(len(cases))).groupby(number)]
     first = cases.iloc[[o[0] for o in rows]].reset_index(drop=True)
     mean = np.stack([p[o].mean(0) for o in rows])
     views = ['+'.join(cases['view'].iloc[o]).replace('pair', 'frontal+lateral') for o in rows]
