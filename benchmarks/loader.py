@@ -4,8 +4,9 @@
 
 Both give augmented batches of 16 at 224 pixels on the CPU. fastai decodes, resizes and augments every image in every epoch, with `--threads` workers and the
 transformations that its tutorials use (`Resize`, `aug_transforms`); ours reads a cache that was built once (its cost is told) and augments the batch.
-The first epoch is not counted. Contestants take turns, each in a process of its own. The training step is forward, backward and Adam of ResNet-18; fed by
-the loader, and by one tensor that is already there; steps take turns. Results go to benchmarks/loader.json.
+The first epoch is not counted. Contestants take turns, each in a process of its own. The training step is forward, backward and Adam of ResNet-18; fed
+by the loader, and by one tensor that is already there; steps take turns. Where others use the machine, compare processor milliseconds: wall time there
+measures the others. Results go to benchmarks/loader.json.
 """
 import argparse
 import json
@@ -46,14 +47,20 @@ def study_rows(folder, suffix):
     return study_table(dict(patient=t.name, path=[str(folder/f'{n}.{suffix}') for n in t.name], label=t.label, split=split))
 
 
+def busy():
+    "Processor seconds so far, of this process and of the workers that have ended"
+    t = os.times()
+    return t.user+t.system+t.children_user+t.children_system
+
+
 def epochs(dl, n=3):
-    "Images a second of the training batches, by epoch"
-    res = []
+    "Images a second, and processor milliseconds an image, of the training batches, by epoch"
+    speed, work = [], []
     for _ in range(n):
-        start, seen = time.perf_counter(), 0
+        start, cpu, seen = time.perf_counter(), busy(), 0
         for x,_ in dl: seen += len(x); assert x.shape[1:] == (3, 224, 224)
-        res.append(seen/(time.perf_counter()-start))
-    return res
+        speed.append(seen/(time.perf_counter()-start)); work.append(1000*(busy()-cpu)/seen)
+    return dict(epochs=speed, processor=work)
 
 
 def contest(who, folder, args):
@@ -68,12 +75,12 @@ def contest(who, folder, args):
         t = pd.read_csv(folder/'table.csv', dtype=dict(name=str)).assign(name=lambda o: o.name+'.'+suffix)
         dls = ImageDataLoaders.from_df(t, folder, fn_col='name', label_col='label', valid_col='valid', bs=16, num_workers=args.threads, device='cpu',
                                        item_tfms=Resize(224, method=ResizeMethod.Pad, pad_mode='zeros'), batch_tfms=aug_transforms(max_warp=0))
-        return dict(epochs=epochs(dls.train))
+        return epochs(dls.train)
     from radinet_nb.data.cache import build_cache
     from radinet_nb.data.loaders import dataloaders
     rows, start = study_rows(folder, suffix), time.perf_counter()
     cache = build_cache(rows, folder/f'cache {suffix}', 224, jobs=args.threads)
-    return dict(cache_seconds=time.perf_counter()-start, epochs=epochs(dataloaders(cache, rows, 'fracture', 16).train, 6))
+    return dict(cache_seconds=time.perf_counter()-start) | epochs(dataloaders(cache, rows, 'fracture', 16).train, 6)
 
 
 def step_cost(folder, args):
@@ -123,11 +130,13 @@ def main(args):
                 found.setdefault(o, []).append(call(o) | dict(load=round(os.getloadavg()[0], 2)))
                 print(r, o, found[o][-1], flush=True)
         step = call('step')
+    work = {o: round(statistics.median(statistics.median(f['processor'][1:]) for f in v), 2) for o,v in found.items()}
     later = {o: [statistics.median(f['epochs'][1:]) for f in v] for o,v in found.items()}
     pairs = {s: zip(later[f'ours {s}'], later[f'fastai {s}'], strict=True) for s in ('png', 'jpg')}
     faster = {s: [round(a/b, 1) for a,b in o] for s,o in pairs.items()}
     result = dict(what='augmented training batches at 224 pixels from images of 1,324 pixels, on the CPU', images=args.images, threads=args.threads,
                   images_a_second={o: round(statistics.median(v), 1) for o,v in later.items()},
+                  processor_ms_an_image=work, processor_ratio={s: round(work[f'fastai {s}']/work[f'ours {s}'], 1) for s in ('png', 'jpg')},
                   ours_is_faster_by={s: round(statistics.median(faster[s]), 1) for s in faster}, faster_by_round=faster,
                   cache_seconds={o: round(v[0]['cache_seconds'], 2) for o,v in found.items() if 'cache_seconds' in v[0]},
                   load={o: [f['load'] for f in v] for o,v in found.items()},

@@ -23,7 +23,7 @@ def write_dicom(path, pixels, syntax=ExplicitVRLittleEndian, compress=None, **ta
     order = '>' if syntax == pydicom.uid.ExplicitVRBigEndian else '<'
     ds.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     ds['PixelData'].VR = 'OB' if bits == 8 else 'OW'
-    if compress: ds.compress(compress)
+    if compress: ds.compress(compress, generate_instance_uid=False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path, enforce_file_format=True, little_endian=order == '<', implicit_vr=syntax == pydicom.uid.ImplicitVRLittleEndian)
     return Path(path)
