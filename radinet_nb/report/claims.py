@@ -159,14 +159,15 @@ def mostly_easy(evidence, table, agent)->dict:
 
 # %% ../../nbs/report/claims.ipynb #2bb1ec7c
 def similar_to_readers(evidence, table, model, margin, merit='accuracy')->dict:
-    "Non-inferiority to the mean radiologist: columns model, merit, sample ('fixed', 'random'), difference, low, high, margin, p"
+    "Non-inferiority to the mean radiologist under every rule: columns model, rule, merit, sample ('fixed', 'random'), difference, low, high, margin, p"
     rows = needed(evidence, 'tables', table)
-    rows = rows[(rows.model==model) & (rows.merit==merit) & np.isclose(rows.margin.astype(float), margin)].set_index('sample')
-    if not {'fixed', 'random'}<=set(rows.index): raise NotRun(f'{table}: {model}, {merit}, margin {margin:g}')
-    p, o = rows.p.astype(float), rows.loc['fixed']
+    rows = rows[(rows.model==model) & (rows.merit==merit) & np.isclose(rows.margin.astype(float), margin)]
+    if not {'fixed', 'random'}<=set(rows['sample']): raise NotRun(f'{table}: {model}, {merit}, margin {margin:g}')
+    worst = rows.loc[rows.difference.astype(float).idxmin(), 'rule'] # the rule of joining two views that favors the readers most
+    o, p = rows[(rows.rule==worst) & (rows['sample']=='fixed')].iloc[0], rows.groupby('sample').p.max()
     # holding for these radiologists only is a direction, no proof for radiologists
     verdict = 'reproduced' if (p<=.05).all() else 'direction only' if o.difference>-margin else 'not reproduced'
-    says = f'no worse by {margin:g} with p = {p["fixed"]:.3f} for these radiologists, {p["random"]:.3f} for others'
+    says = f'against {worst}, no worse by {margin:g} with p = {p["fixed"]:.3f} for these radiologists, {p["random"]:.3f} for others'
     return said(verdict, o.difference, o.low, o.high, says, [table])
 
 def no_test(evidence, why)->dict:
