@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['Phase', 'paper_schedule', 'staged_schedule', 'summary', 'free_blocks', 'FrozenStaysStill', 'Plateau', 'History',
-           'accuracy', 'StageLearner', 'Double', 'ChannelsLast', 'check_head', 'make_learner', 'fit_phase',
-           'fit_schedule']
+           'accuracy', 'StageLearner', 'ChannelsLast', 'check_head', 'make_learner', 'fit_phase', 'fit_schedule']
 
 # %% ../../nbs/learning/schedules.ipynb #4b118142
 from contextlib import nullcontext
@@ -172,13 +171,6 @@ class StageLearner(Learner):
             self.epoch = epoch
             self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
-class Double(Callback):
-    "Train in 64 bits, where rounding is too small to be amplified: to compare two ways of computing the same"
-    order = -2
-    def before_fit(self): self.learn.model.double()
-    def before_batch(self): self.learn.xb = tuple(x.double() for x in self.xb)
-    def after_fit(self): self.learn.model.float()
-
 class ChannelsLast(Callback):
     "Keep the weights in the memory format that convolutions prefer"
     order = -1
@@ -201,19 +193,18 @@ def make_learner(
     dls:DataLoaders, # training and validation batches of (image, class index)
     network:Network, # what to train
     class_weights:torch.Tensor|None=None, # one a class, for the loss
-    precision:str='auto', # `auto`: bfloat16 on CUDA, float32 elsewhere; `bf16`, `fp16`, `fp32` or `fp64` to choose
+    precision:str='auto', # `auto`: bfloat16 on CUDA, float32 elsewhere; `bf16`, `fp16` or `fp32` to choose
 )->StageLearner:
     "A fastai `Learner` with the paper's Adam (0.9, 0.999), weighted cross-entropy, and the blocks as parameter groups"
     device = torch.device(dls.device or 'cpu')
     check_head(network, dls, class_weights)
-    weight = None if class_weights is None else class_weights.to(device, torch.float64 if precision == 'fp64' else torch.float32)
+    weight = None if class_weights is None else class_weights.float().to(device)
     learn = StageLearner(dls, network.to(device), loss_func=CrossEntropyLossFlat(weight=weight), metrics=accuracy,
                          opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(0.9, 0.999), eps=1e-8),
                          splitter=lambda m: list(blocks(m).values()), cbs=[FrozenStaysStill(), ChannelsLast()])
-    if precision not in ('auto', 'bf16', 'fp16', 'fp32', 'fp64'):
-        raise InputError(f'{precision!r} is unknown', where='precision', mend='write auto, bf16, fp16, fp32 or fp64')
+    if precision not in ('auto', 'bf16', 'fp16', 'fp32'):
+        raise InputError(f'{precision!r} is unknown', where='precision', mend='write auto, bf16, fp16 or fp32')
     if getattr(dls.train, 'parts', 1) > 1 or together(): learn.add_cb(WholeStep(weight))
-    if precision == 'fp64': learn.add_cb(Double())
     if precision == 'auto': precision = 'bf16' if device.type == 'cuda' else 'fp32'
     if precision in ('bf16', 'fp16'):
         from fastai.callback.fp16 import MixedPrecision
