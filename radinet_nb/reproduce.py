@@ -6,7 +6,7 @@
 __all__ = ['REASONS', 'clear', 'execute', 'write_plan', 'snakemake', 'pending', 'plain_reason', 'alive', 'end_with', 'main',
            'lock', 'check_disk', 'reproduce', 'follow', 'raise_failure']
 
-# %% ../nbs/reproduce.ipynb #6c430793
+# %% ../nbs/reproduce.ipynb #05feea63
 import fcntl, os, re, shutil, subprocess, sys, threading, time
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +15,9 @@ from .checkout import checkout
 from .data.runs import read_json, sync_folder, write_json, write_text
 from .errors import InputError
 from .plan import Node, code_hash, load_profile, make_plan
-from .report.page import render_page
+from .report.page import print_page, render_page
 
-# %% ../nbs/reproduce.ipynb #f3cb0803
+# %% ../nbs/reproduce.ipynb #c2060677
 def clear(work:Path):
     "Remove what an earlier try left, except the checkpoints from which a training goes on where it was"
     for path in work.glob('*') if work.exists() else []:
@@ -49,7 +49,7 @@ def execute(
         raise RuntimeError(f'{node.id}: {e.ename}: {e.evalue} (the notebook as far as it ran: {kept})') from None
     if not (work/'run'/'record.json').exists(): raise RuntimeError(f'{node.id}: the notebook left no finished run')
     shutil.move(work/'notebook.ipynb', work/'run'/'notebook.ipynb')
-    if Path(node.notebook).stem == 'report': render_page(work/'run'/'notebook.ipynb', work/'run'/'report.html')
+    if Path(node.notebook).stem == 'report': print_page(render_page(work/'run'/'notebook.ipynb', work/'run'/'report.html'))
     sync_folder(work/'run')
     if final.exists():
         aside = runs/'.superseded'/f'{node.id}.{time.strftime("%Y%m%d-%H%M%S")}'
