@@ -31,7 +31,7 @@ readme: $(VENV)/.installed ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --log-level WARN --output-dir . --output README nbs/index.ipynb
 
 figures: reproduce ## keep the figures of the last run in the tree
-	cp runs/$(PROFILE)/karam2021/performance/main/fig*.svg figures/
+	cp runs/$(PROFILE)/karam2021/*/main/fig*.png runs/$(PROFILE)/karam2021/*/main/table*.png figures/
 
 clean: ## runs and build products; the environment stays
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache
