@@ -263,7 +263,7 @@ def test_bad_reports_are_rows_with_remarks(tmp_path):
     by = labels.fillna({'remarks':''}).set_index('key')
     for name,(_,remark) in bad.items(): assert remark in by.remarks[name], name
     for name in ('empty', 'blank', 'german', 'russian'): assert pd.isna(by.label[name]), name
-    status = {'empty':'no text', 'blank':'no text', 'one word':'no text', 'german':'not English', 'russian':'no text'}
+    status = {'empty':'no text', 'blank':'no text', 'one word':'no text', 'broken rtf':'no text', 'german':'not English', 'russian':'no text'}
     for name in bad: assert by.status[name] in ([status[name]] if name in status else ['labelled', 'uncertain', 'unknown words']), name
     assert pd.isna(by.probability['empty']) and len(by.loc[list(bad)]) == len(bad)
     assert by.remarks['twin'].str.contains('duplicate').tolist() == [False, True] and by.group['twin'].nunique() == 1
