@@ -99,8 +99,6 @@ def compete(who, args):
         out = Path(folder)/'out.json'
         threads = {k: str(args.threads) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')}
         load = os.getloadavg()[0]
-        # threads that wait by spinning would count as work, and keep others from theirs
-        threads |= dict(OMP_WAIT_POLICY='PASSIVE', KMP_BLOCKTIME='0')
         command = [sys.executable, __file__, '--run', who, '--out', str(out), '--samples', str(args.samples), '--svcca', args.svcca,
                    '--pairs', args.pairs]
         subprocess.run(command, check=True, env={**os.environ, **threads})
