@@ -20,14 +20,14 @@ def features_of_all(
     network:torch.nn.Module, # with a `body`
     loader:CacheLoader, # whose images to use, as they are
     dtype:torch.dtype=torch.float32, # of the arithmetic on CUDA
-)->torch.Tensor: # (images, features) float32, in the order of the loader's index, on its device
+)->torch.Tensor: # (images, features) in the precision of the weights, in the order of the loader's index, on its device
     "What the body says of every image of a loader"
     network.body.eval()
-    parts = []
+    parts, own = [], next(network.body.parameters()).dtype
     with torch.autocast('cuda', dtype, enabled=loader.device.type == 'cuda' and dtype != torch.float32):
         for i in range(0, len(loader.index), loader.bs):
             x = torch.from_numpy(loader.images[loader.index[i:i + loader.bs]]).to(loader.device)
-            parts.append(network.body(normalize(x)).flatten(1).float())
+            parts.append(network.body(normalize(x).to(own)).flatten(1).to(own))
     return torch.cat(parts)
 
 @contextmanager

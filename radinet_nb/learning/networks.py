@@ -57,7 +57,7 @@ def features_of(
 )->int: # length of the feature vector
     "How many features `body` gives for one image"
     training = body.training
-    with torch.no_grad(): n = body.eval()(torch.zeros(1, 3, pixels, pixels)).flatten(1).shape[1]
+    with torch.no_grad(): n = body.eval()(next(body.parameters()).new_zeros(1, 3, pixels, pixels)).flatten(1).shape[1]
     body.train(training)
     return n
 
@@ -98,7 +98,9 @@ class Network(nn.Module):
         self.backbone, self.n_classes = backbone, n_classes
         self.body = build(backbone)
         self.head = dense_head(features_of(self.body), n_classes, widths, dropout)
-    def forward(self, x): return self.head(self.body(x).flatten(1) if x.ndim == 4 else x) # features of a frozen body go to the head at once
+    def forward(self, x):
+        x = x.to(self.head[0].weight.dtype)
+        return self.head(self.body(x).flatten(1) if x.ndim == 4 else x) # features of a frozen body go to the head at once
 
 # %% ../../nbs/learning/networks.ipynb #1428c2bf
 def resolutions(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Phase', 'paper_schedule', 'staged_schedule', 'summary', 'free_blocks', 'FrozenStaysStill', 'Plateau', 'History',
-           'accuracy', 'StageLearner', 'ChannelsLast', 'check_head', 'make_learner', 'fit_phase', 'fit_schedule']
+           'accuracy', 'StageLearner', 'ShownInSingle', 'ChannelsLast', 'check_head', 'make_learner', 'fit_phase',
+           'fit_schedule']
 
 # %% ../../nbs/learning/schedules.ipynb #4b118142
 from contextlib import nullcontext
@@ -171,6 +172,10 @@ class StageLearner(Learner):
             self.epoch = epoch
             self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
+class ShownInSingle(Callback):
+    "Show fastai's recorder the loss in the precision it expects, when training is in double"
+    def after_loss(self): self.learn.loss = self.learn.loss.float()
+
 class ChannelsLast(Callback):
     "Keep the weights in the memory format that convolutions prefer"
     order = -1
@@ -193,19 +198,22 @@ def make_learner(
     dls:DataLoaders, # training and validation batches of (image, class index)
     network:Network, # what to train
     class_weights:torch.Tensor|None=None, # one a class, for the loss
-    precision:str='auto', # `auto`: bfloat16 on CUDA, float32 elsewhere; `bf16`, `fp16` or `fp32` to choose
+    precision:str='auto', # `auto`: bfloat16 on CUDA, float32 elsewhere; `bf16`, `fp16`, `fp32`, or `fp64` to compare machines, to choose
 )->StageLearner:
     "A fastai `Learner` with the paper's Adam (0.9, 0.999), weighted cross-entropy, and the blocks as parameter groups"
     device = torch.device(dls.device or 'cpu')
     check_head(network, dls, class_weights)
-    weight = None if class_weights is None else class_weights.float().to(device)
-    learn = StageLearner(dls, network.to(device), loss_func=CrossEntropyLossFlat(weight=weight), metrics=accuracy,
+    if precision not in ('auto', 'bf16', 'fp16', 'fp32', 'fp64'):
+        raise InputError(f'{precision!r} is unknown', where='precision', mend='write auto, bf16, fp16, fp32 or fp64')
+    # fastai's loss rounds doubles to single precision
+    loss, kind = (CrossEntropyLossFlat, torch.float32) if precision != 'fp64' else (torch.nn.CrossEntropyLoss, torch.float64)
+    weight = None if class_weights is None else class_weights.to(device, kind)
+    learn = StageLearner(dls, network.to(device, kind), loss_func=loss(weight=weight), metrics=accuracy,
                          opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(0.9, 0.999), eps=1e-8),
                          splitter=lambda m: list(blocks(m).values()), cbs=[FrozenStaysStill(), ChannelsLast()])
-    if precision not in ('auto', 'bf16', 'fp16', 'fp32'):
-        raise InputError(f'{precision!r} is unknown', where='precision', mend='write auto, bf16, fp16 or fp32')
     if getattr(dls.train, 'parts', 1) > 1 or together(): learn.add_cb(WholeStep(weight))
     if precision == 'auto': precision = 'bf16' if device.type == 'cuda' else 'fp32'
+    if precision == 'fp64': learn.add_cb(ShownInSingle())
     if precision in ('bf16', 'fp16'):
         from fastai.callback.fp16 import MixedPrecision
         learn.add_cb(MixedPrecision(amp_mode=precision))
