@@ -278,6 +278,9 @@ def hospital_table(
     t, overruled = overrule(pd.DataFrame(facts), choices or {})
     t = t.sort_values(['patient', 'study', 'rank', 'image'], kind='stable').reset_index(drop=True)
     t['patient'], merged = merge_people(t)
+    # views of one study that state no side are of the side that the others state, unless these are two
+    known = t.groupby('study')['side']
+    t['side'] = t['side'].fillna(known.transform('first').where(known.transform('nunique') == 1))
     names = t.groupby('study').names.agg(lambda s: set().union(*s)) if 'names' in t else {}
     of = lambda table: [table.get(s) or table.get(a) or [] for s,a in zip(t.study, t.accession, strict=True)]
     said, told = of(labels), of(reports)
