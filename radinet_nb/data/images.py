@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['to_gray', 'read_picture', 'read_image', 'case_views', 'joined', 'fit_case', 'fill_row', 'shrunken', 'difference_bits',
-           'trimmed', 'thumbs', 'image_thumbs']
+           'trimmed', 'thumbs', 'edges', 'image_thumbs']
 
 # %% ../../nbs/data/images.ipynb #3be27647
 import warnings
@@ -114,14 +114,22 @@ def trimmed(img:np.ndarray)->np.ndarray:
         cut.append(slice(lit[0], lit[-1]+1) if len(lit) else slice(None))
     return img[tuple(cut)]
 
-# %% ../../nbs/data/images.ipynb #eddeaedc
+# %% ../../nbs/data/images.ipynb #60528e71
 def thumbs(
     img:np.ndarray, # uint8, height x width
 )->np.ndarray: # 2 x 32 x 33 uint8
-    "The image as small as the hash takes it, whole and without dark margins"
+    "The image as small as copies are told by, whole and without dark margins"
     small = shrunken(img)
     both = small, Image.fromarray(trimmed(np.asarray(small)))
     return np.stack([np.asarray(o.resize((33, 32), Image.Resampling.LANCZOS)) for o in both])
+
+def edges(
+    thumbs:np.ndarray, # n x h x w uint8
+)->np.ndarray: # n x d float32, rows of unit length
+    "Differences between neighboring pixels"
+    px = thumbs.astype(np.float32)
+    found = np.concatenate([np.diff(px, axis=axis).reshape(len(px), -1) for axis in (2, 1)], axis=1)
+    return found/np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
 
 def image_thumbs(path:str)->np.ndarray: # 2 x 32 x 33 uint8
     "The thumbs of the image at `path`; of a pair, those of the first view"

@@ -6,7 +6,7 @@
 __all__ = ['check_options', 'file_code', 'find_file', 'read_journal', 'work_through', 'names_again', 'duplicates_of',
            'write_cases', 'check_places', 'sort_out', 'write_tables', 'ingest']
 
-# %% ../../nbs/data/ingest.ipynb #aaaf5682
+# %% ../../nbs/data/ingest.ipynb #f787184f
 import json
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pandas as pd
 from .convert import suffix_of
 from .disk import whole_file
 from .identity import keyed_hash, read_key
+from .images import edges, image_thumbs
 from .workers import run_apart
 from ..errors import InputError
 
@@ -86,19 +87,24 @@ def names_again(files:dict, done:dict, names:dict, jobs, timeout)->dict: # code 
     found = run_apart('radinet_nb.data.convert:header_names', ((str(files[c]),) for c in again), jobs, timeout)
     return names | {again[i]: what for i,ok,what in found if ok}
 
-# %% ../../nbs/data/ingest.ipynb #b6e41513
+# %% ../../nbs/data/ingest.ipynb #5084ba12
 def duplicates_of(
-    facts:pd.DataFrame, # columns code, pixels, dhash
-    distance:int=100, # bits of 1,024 that a copy may differ in (see `leaks`)
+    facts:pd.DataFrame, # columns code, pixels, dhash, path
+    distance:int=150, # bits of 1,024 from which on two images are too different to be looked at
+    likeness:float=.97, # see `leaks`
 )->pd.DataFrame: # columns file, same_as, kind
     "Files whose pixels are those of an earlier file, or nearly so"
-    rows, seen = [], {}
+    rows, seen, pictures = [], {}, {}
     words = np.stack([np.frombuffer(bytes.fromhex(o), np.uint64) for o in facts['dhash']])
+    def picture(i):
+        if i not in pictures: pictures[i] = image_thumbs(facts['path'].iloc[i])[:1]
+        return pictures[i]
     for i,(code, px) in enumerate(zip(facts['code'], facts['pixels'], strict=True)):
         if px in seen: rows.append((code, seen[px], 'same pixels')); continue
         seen[px] = code
         near = np.flatnonzero(np.bitwise_count(words[:i] ^ words[i]).sum(1, dtype=int) <= distance)
-        if len(near): rows.append((code, facts['code'].iloc[near[0]], 'nearly the same pixels'))
+        like = next((j for j in near if (edges(picture(i))*edges(picture(j))).sum() >= likeness), None)
+        if like is not None: rows.append((code, facts['code'].iloc[like], 'nearly the same pixels'))
     return pd.DataFrame(rows, columns=['file', 'same_as', 'kind'], dtype='string')
 
 # %% ../../nbs/data/ingest.ipynb #0e244419
