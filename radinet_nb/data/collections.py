@@ -342,7 +342,7 @@ def read_hospital(
                                      choices)
     return Reading(studies, quarantine_table(out), dict(files=len(files), used=len(studies), quarantined=len(out)) | counts)
 
-# %% ../../nbs/data/collections.ipynb #6c06250f
+# %% ../../nbs/data/collections.ipynb #dd100c5f
 class Source(NamedTuple):
     "What there is to know about a collection before reading it"
     read: callable # the reader
@@ -354,7 +354,8 @@ class Source(NamedTuple):
 sources = dict(
     mura=Source(read_mura, 'https://stanfordmlgroup.github.io/competitions/mura',
                 'Stanford MURA research use agreement: non-commercial research, no redistribution, registration needed',
-                'the archive MURA-v1.1 (3.3 GB): folders train and valid, *_image_paths.csv, *_labeled_studies.csv',
+                'the archive MURA-v1.1.zip (3.3 GB; from https://aimi.stanford.edu/datasets/mura-msk-xrays): folders train and valid, '
+                '*_image_paths.csv, *_labeled_studies.csv',
                 ('train', 'valid', *(f'{p}_{k}' for p in ('train', 'valid') for k in ('image_paths.csv', 'labeled_studies.csv')))),
     fracatlas=Source(read_fracatlas, 'https://doi.org/10.6084/m9.figshare.22363012', 'CC BY 4.0',
                      'FracAtlas.zip (320 MB): dataset.csv, images/Fractured, images/Non_fractured, Annotations', ('dataset.csv', 'images')),
@@ -363,11 +364,11 @@ sources = dict(
                       ('dataset.csv',)),
     chexpert=Source(read_chexpert, 'https://stanfordmlgroup.github.io/competitions/chexpert',
                     'Stanford University dataset research use agreement: non-commercial research, no redistribution, registration needed',
-                    'CheXpert-v1.0-small (11 GB) or CheXpert-v1.0 (440 GB): train.csv, valid.csv, folders train and valid',
+                    'CheXpert-v1.0-small (11 GB): train.csv, valid.csv, folders train and valid; or the batches of CheXpert-v1.0 (440 GB) side by side',
                     ('train.csv', 'valid.csv')),
     mimic_cxr=Source(read_mimic_cxr, 'https://physionet.org/content/mimic-cxr-jpg',
                      'PhysioNet credentialed health data licence 1.5.0: a course on research with human data, and a signed agreement',
-                     'MIMIC-CXR-JPG (570 GB): folder files, mimic-cxr-2.0.0-metadata.csv.gz, -chexpert.csv.gz and -split.csv.gz', ('files',)),
+                     'MIMIC-CXR-JPG 2.1.0 (570 GB): folder files, mimic-cxr-2.0.0-metadata.csv.gz, -chexpert.csv.gz and -split.csv.gz', ('files',)),
     padchest=Source(read_padchest, 'https://bimcv.cipf.es/bimcv-projects/padchest',
                     'PadChest dataset research use agreement: research only, no redistribution, registration needed',
                     'PADCHEST_chest_x_ray_images_labels_160K_*.csv and the archives 0.zip to 54.zip (1 TB), unpacked in one folder'),
