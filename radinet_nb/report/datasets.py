@@ -74,7 +74,7 @@ def panels(
         axes[0, 0].text(.5, .5, f'no collection states {what}', ha='center', va='center', transform=axes[0, 0].transAxes)
     return fig, dict(zip(groups, axes, strict=False))
 
-# %% ../../nbs/report/datasets.ipynb #2e7f96e6
+# %% ../../nbs/report/datasets.ipynb #3f653af0
 def age_figure(
     studies:pd.DataFrame, # a study table
     synthetic:bool=False, # write so on its face
@@ -95,7 +95,8 @@ def age_figure(
             if name == 'hospital':
                 ax.errorbar(told.age_mean, n.max()*1.22, xerr=told.age_sd, color='black', marker='o', markerfacecolor='white', capsize=3,
                             linewidth=1, label=f'published: {told.age_mean:.0f} ± {told.age_sd:.0f} years, {told.paediatric_share:.0f} % under 18')
-            ax.set(xlim=(0, 102), ylim=(0, n.max()*1.32), xlabel='age at first visit (years; 90 and over in one bar)', ylabel='patients', xticks=range(0, 103, 6))
+            ax.set(xlim=(0, 102), ylim=(0, n.max()*1.32), ylabel='patients', xticks=range(0, 103, 6),
+                   xlabel='age at first visit (years; 90 and over in one bar)')
             ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
             ax.legend(loc='lower right', bbox_to_anchor=(1, 1), handlelength=1.5)
         return finish(fig, synthetic)
@@ -122,7 +123,7 @@ def exam_figure(
         axes[-1, 0].set_xlabel('studies')
         return finish(fig, synthetic)
 
-# %% ../../nbs/report/datasets.ipynb #483110ef
+# %% ../../nbs/report/datasets.ipynb #1703fed2
 def visit_figure(
     studies:pd.DataFrame, # a study table
     synthetic:bool=False, # write so on its face
@@ -141,7 +142,8 @@ def visit_figure(
             if name == 'hospital':
                 ax.plot(np.arange(3)+.36, told[list(visit_metrics)], 'D', color='black', markerfacecolor='white', label='published')
                 ax.legend(loc='upper right')
-            ax.set(xlim=(-.4, 2.6), xticks=range(3), xticklabels=['first visit', 'follow-up\nwithin a year', 'return\nlater'], ylim=(0, max(85, share.max()*1.25)),
+            ax.set(xlim=(-.4, 2.6), xticks=range(3), xticklabels=['first visit', 'follow-up\nwithin a year', 'return\nlater'],
+                   ylim=(0, max(85, share.max()*1.25)),
                    ylabel='cases (%)', title=f"{name}: {len(o)} cases, {o['patient'].nunique()} patients")
             since = o['days'].dropna()/365.25
             bins = np.arange(0, max(2, np.ceil(since.max() if len(since) else 2))+.25, .25)
