@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['suffix_of', 'text_like', 'png_bytes', 'save_image', 'safe_facts', 'convert', 'header_names', 'join_views']
 
-# %% ../../nbs/data/convert.ipynb #eea44b46
+# %% ../../nbs/data/convert.ipynb #3bf28921
 import hashlib
 import struct
 import zlib
+from base64 import b85encode
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from .dicom import check_image, header_facts, is_dicom, names_in, pad_resize, read_dataset, silent, to_image
 from .disk import whole_file
 from .identity import shift_date
-from .images import difference_bits, shrunken
+from .images import thumbs
 from ..errors import InputError
 
 # %% ../../nbs/data/convert.ipynb #beecf46c
@@ -72,7 +73,7 @@ def safe_facts(ds, key:bytes)->dict:
         if not facts[k]: raise InputError(f'has no {what}', mend='ask who made the export')
     return facts | dict(date=shift_date(key, facts['patient'], facts['date']))
 
-# %% ../../nbs/data/convert.ipynb #48b6ff2f
+# %% ../../nbs/data/convert.ipynb #92aaba5c
 def convert(
     path:str, # a file of the export
     folder:str, # where images go
@@ -80,7 +81,7 @@ def convert(
     pixels:int, # side of the square image
     window=0, # as `read_dicom` takes it
     image_format:str='png', # or jpeg
-)->dict: # safe facts, hash of the pixels, difference hash, look of text, names
+)->dict: # safe facts, hash and thumbs of the pixels, look of text, names
     "Convert one file of an export; `InputError` where it cannot be used"
     if Path(path).is_symlink(): raise InputError('is a link', mend='export the file itself')
     if not is_dicom(path): return dict(skipped='is no DICOM file')
@@ -89,8 +90,8 @@ def convert(
     full = to_image(ds, window)
     img = pad_resize(full, pixels)
     save_image(img, Path(folder)/f"{facts['image']}.{suffix_of[image_format]}", image_format)
-    bits = difference_bits(shrunken(full)).tobytes().hex()
-    return facts | dict(names=names, pixels=hashlib.sha256(full.tobytes()).hexdigest()[:16], dhash=bits, text=bool(text_like(img)))
+    thumb = b85encode(thumbs(full).tobytes()).decode()
+    return facts | dict(names=names, pixels=hashlib.sha256(full.tobytes()).hexdigest()[:16], thumbs=thumb, text=bool(text_like(img)))
 
 # %% ../../nbs/data/convert.ipynb #56e04b77
 def header_names(path:str)->list:

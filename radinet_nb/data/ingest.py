@@ -6,8 +6,9 @@
 __all__ = ['check_options', 'file_code', 'find_file', 'read_journal', 'work_through', 'names_again', 'duplicates_of',
            'write_cases', 'check_places', 'sort_out', 'write_tables', 'ingest']
 
-# %% ../../nbs/data/ingest.ipynb #f787184f
+# %% ../../nbs/data/ingest.ipynb #1fe7b47d
 import json
+from base64 import b85decode
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 from .convert import suffix_of
 from .disk import whole_file
 from .identity import keyed_hash, read_key
-from .images import edges, image_thumbs
+from .leaks import like_pairs
 from .workers import run_apart
 from ..errors import InputError
 
@@ -58,7 +59,7 @@ def read_journal(path:Path)->dict: # code -> what became of the file
         except ValueError: pass
     return done
 
-# %% ../../nbs/data/ingest.ipynb #9ca1b72a
+# %% ../../nbs/data/ingest.ipynb #4d440395
 def work_through(export:Path, out:Path, files:list, key:bytes, jobs, timeout, tell=None, **options)->tuple: # journal by code, names by code
     "Convert what the journal lacks, and note it there; on the way collect the names for scrubbing"
     from radinet_nb.data.runs import say_progress
@@ -66,7 +67,7 @@ def work_through(export:Path, out:Path, files:list, key:bytes, jobs, timeout, te
     def stamp(f): return [f.lstat().st_size, f.lstat().st_mtime_ns, options]
     known = read_journal(out/'journal.jsonl')
     suffix = suffix_of[options['image_format']]
-    whole = lambda o: 'image' not in o or (out/'images'/f"{o['image']}.{suffix}").exists()
+    whole = lambda o: 'image' not in o or 'thumbs' in o and (out/'images'/f"{o['image']}.{suffix}").exists()
     done = {c: known[c] for f,c in codes.items() if c in known and known[c]['stamp'] == stamp(f) and whole(known[c])}
     todo, names = [f for f in files if codes[f] not in done], {}
     work = run_apart('radinet_nb.data.convert:convert', ((str(f),) for f in todo), jobs, timeout, folder=str(out/'images'), key=key, **options)
@@ -87,24 +88,18 @@ def names_again(files:dict, done:dict, names:dict, jobs, timeout)->dict: # code 
     found = run_apart('radinet_nb.data.convert:header_names', ((str(files[c]),) for c in again), jobs, timeout)
     return names | {again[i]: what for i,ok,what in found if ok}
 
-# %% ../../nbs/data/ingest.ipynb #5084ba12
+# %% ../../nbs/data/ingest.ipynb #3710ee8d
 def duplicates_of(
-    facts:pd.DataFrame, # columns code, pixels, dhash, path
-    distance:int=150, # bits of 1,024 from which on two images are too different to be looked at
-    likeness:float=.97, # see `leaks`
+    facts:pd.DataFrame, # columns code, pixels, thumbs
 )->pd.DataFrame: # columns file, same_as, kind
     "Files whose pixels are those of an earlier file, or nearly so"
-    rows, seen, pictures = [], {}, {}
-    words = np.stack([np.frombuffer(bytes.fromhex(o), np.uint64) for o in facts['dhash']])
-    def picture(i):
-        if i not in pictures: pictures[i] = image_thumbs(facts['path'].iloc[i])[:1]
-        return pictures[i]
-    for i,(code, px) in enumerate(zip(facts['code'], facts['pixels'], strict=True)):
-        if px in seen: rows.append((code, seen[px], 'same pixels')); continue
-        seen[px] = code
-        near = np.flatnonzero(np.bitwise_count(words[:i] ^ words[i]).sum(1, dtype=int) <= distance)
-        like = next((j for j in near if (edges(picture(i))*edges(picture(j))).sum() >= likeness), None)
-        if like is not None: rows.append((code, facts['code'].iloc[like], 'nearly the same pixels'))
+    codes, first = facts['code'].to_numpy(), facts.groupby('pixels').code.transform('first')
+    pictures = np.stack([np.frombuffer(b85decode(o), np.uint8) for o in facts['thumbs']]).reshape(-1, 2, 32, 33)
+    alone = np.flatnonzero(first == codes)
+    # the earliest of those that a file is like; blank ones are like nothing
+    like = {j: i for i,j in alone[like_pairs(pictures[alone], pictures[alone])][::-1] if i < j}
+    rows = [(c, f, 'same pixels') if f != c else (c, codes[like[i]], 'nearly the same pixels') for i,(c, f) in enumerate(zip(codes, first, strict=True))
+            if f != c or i in like]
     return pd.DataFrame(rows, columns=['file', 'same_as', 'kind'], dtype='string')
 
 # %% ../../nbs/data/ingest.ipynb #0e244419
