@@ -29,9 +29,10 @@ def make_images(folder, images, pixels=1324):
     from PIL import Image
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:pixels, :pixels].astype(np.float32)
+    films = [sum(np.sin(x*rng.uniform(.002, .02)+y*rng.uniform(-.02, .02)+rng.uniform(0, 6)) for _ in range(4)) for _ in range(4)]
+    films = [np.clip((o+4)*28+rng.normal(0, 3, o.shape), 0, 255).astype(np.uint8) for o in films]
     for i in range(images):
-        waves = sum(np.sin(x*rng.uniform(.002, .02)+y*rng.uniform(-.02, .02)+rng.uniform(0, 6)) for _ in range(4))
-        image = Image.fromarray(np.clip((waves+4)*28+rng.normal(0, 3, waves.shape), 0, 255).astype(np.uint8))
+        image = Image.fromarray(np.roll(films[i % 4], 11*i, axis=1))
         image.save(folder/f'{i:04}.png', compress_level=1); image.save(folder/f'{i:04}.jpg', quality=95)
     rows = [dict(name=f'{i:04}', label=i % 2, valid=i % 4 == 3) for i in range(images)]
     pd.DataFrame(rows).to_csv(folder/'table.csv', index=False)

@@ -173,16 +173,16 @@ def doctor(
 ):
     "Say what will work here and what will not: versions, devices, data, free disk."
     import os, shutil
+    from radinet_nb.data.collections import check_layout, source_of_collection, sources
     from radinet_nb.data.runs import commit, versions
+    given = pairs(data, '--data')
+    for name in given: source_of_collection(name)
     for name, version in versions().items(): print(f'{name:14} {version}')
     import torch
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none: training runs on the CPU'
     print(f'{"commit":14} {commit() or "not a checkout: radinet reproduce needs one, the library does not"}')
     print(f'{"GPU":14} {cuda}\n{"CPU cores":14} {os.cpu_count()}\n{"free disk":14} {shutil.disk_usage(".").free/2**30:.0f} GiB')
-    from radinet_nb.data.collections import check_layout, source_of_collection, sources
-    given = pairs(data, '--data')
     for name, path in given.items():
-        source_of_collection(name)
         try: print(f'{"data":14} {name}: {check_layout(name, path)} has the layout')
         except InputError as e: print(f'{"data":14} {name}: {e}')
     for name in given or sources:

@@ -144,3 +144,36 @@ def test_a_cache_is_whole_is_reused_and_lists_what_it_lacks(tmp_path):
     with pytest.raises(InputError, match='are needed'): check_disk(tmp_path, 1 << 60)
     with pytest.raises(InputError, match='no image cache'): ImageCache(tmp_path)
     assert not list(tmp_path.glob('.*'))
+
+
+def test_the_command_line_ingests_pairs_views_and_refuses_other_options(tmp_path, capsys):
+    from PIL import Image
+
+    from radinet_nb.cli import main
+    export, out, key = tmp_path/'export', tmp_path/'out', str(tmp_path/'key')
+    for i in range(4):
+        write_dicom(export/f'{i}', np.roll(ramp, 9*i), StudyInstanceUID=f'1.2.{i//2}', PatientID=f'P{i//2}', ViewPosition=['PA', 'LL'][i % 2],
+                    Laterality=['L', None][i % 2])
+    write_dicom(export/'detail', ramp[:32], StudyInstanceUID='1.2.0', PatientID='P0', ViewPosition='AP', SOPInstanceUID='1.2.3.4')
+    call = ['ingest', str(export), str(out), '--key', key, '--pixels', '48', '--format', 'jpeg', '--jobs', '1']
+    assert main(call) == 0
+    assert 'cases                          2' in capsys.readouterr().out
+    cases = read_studies(out/'cases.parquet')
+    assert set(cases['view']) == {'pair'} and {Image.open(p).size for p in cases.path} == {(96, 48)}
+    first = set(cases.path)
+    # a table in the hospital says that the detail stands for its study
+    (tmp_path/'views.csv').write_text('SOPInstanceUID,use\n1.2.3.4,1\n')
+    assert main([*call, '--views', str(tmp_path/'views.csv')]) == 0
+    assert len(set(read_studies(out/'cases.parquet').path)-first) == 1 and len(list((out/'cases').iterdir())) == 2
+    assert main([*call[:-6], '--pixels', '32', '--jobs', '1']) == 2
+    assert 'an ingest with pixels=48 stands here' in capsys.readouterr().err
+
+
+def test_the_doctor_names_what_to_download_and_checks_layouts(tmp_path, capsys):
+    from radinet_nb.cli import main
+    (tmp_path/'mura').mkdir(); (tmp_path/'mura'/'readme').touch()
+    assert main(['doctor', '--data', f"mura={tmp_path/'mura'}"]) == 0
+    said = capsys.readouterr().out
+    assert 'lacks train, valid' in said and 'no redistribution' in said and 'MURA-v1.1' in said
+    assert main(['doctor', '--data', 'muar=.']) == 2
+    assert 'did you mean mura?' in capsys.readouterr().err

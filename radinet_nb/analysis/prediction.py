@@ -21,7 +21,7 @@ from .explain import grad_cam, overlay, save_picture
 from ..data.cache import build_cache
 from ..data.files import file_table
 from ..data.identity import read_key
-from ..data.ingest import text_like
+from ..data.convert import text_like
 from ..data.loaders import normalize
 from ..errors import InputError
 from ..learning.sharing import by_study, cases_for, load_network, probabilities, read_cases

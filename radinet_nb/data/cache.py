@@ -43,7 +43,7 @@ def stamps(paths)->list: # size and time of change of every file
     def stamp(p): s = os.stat(p); return [s.st_size, s.st_mtime_ns]
     return [[stamp(o) for o in p.split('|') if os.path.exists(o)] for p in paths]
 
-# %% ../../nbs/data/cache.ipynb #426146e2
+# %% ../../nbs/data/cache.ipynb #e5fb3015
 class ImageCache:
     "Images at the training size: `cache[rows]` is uint8, N x H x W; `paths` says whose they are, `unreadable` what is missing and why"
     def __init__(self, folder):
@@ -58,6 +58,11 @@ class ImageCache:
     def images(self): # opened on first use, so that a cache travels to workers as a path
         if self.mapped is None: self.mapped = np.load(self.folder/'images.npy', mmap_mode='r')
         return self.mapped
+
+    @property
+    def thumbs(self): # images x views x 2 x 32 x 33 uint8: what tells copies of an image
+        try: return np.load(self.folder/'thumbs.npy', mmap_mode='r')
+        except FileNotFoundError: raise InputError('this image cache holds no thumbs to find copies by', self.folder, 'make it again') from None
 
     @property
     def shape(self): return tuple(self.about['shape'][1:])
@@ -90,29 +95,30 @@ def check_disk(folder, need:int):
     if free < need+(64 << 20): raise InputError(f'{need/2**20:.0f} MB are needed and {free/2**20:.0f} MB are free', folder,
                                                 'free some disk, name another folder, or take a smaller size')
 
-# %% ../../nbs/data/cache.ipynb #0e2ed339
+# %% ../../nbs/data/cache.ipynb #e51a4a23
 def close_gaps(file:Path, kept:list):
-    "Rewrite the array with the rows `kept` only, a few at a time"
+    "Rewrite an array with the rows `kept` only, a few at a time"
     full = np.load(file, mmap_mode='r')
     dense = np.lib.format.open_memmap(file.with_suffix('.dense'), mode='w+', dtype=np.uint8, shape=(len(kept), *full.shape[1:]))
     for i in range(0, len(kept), 256): dense[i:i+256] = full[kept[i:i+256]]
     dense.flush()
     os.replace(file.with_suffix('.dense'), file)
 
-# %% ../../nbs/data/cache.ipynb #5e1a05ca
-def fill_array(file:Path, paths:list, shape:tuple, wide:bool, jobs, timeout)->dict: # number -> reason of what could not be read
-    "Make the array file and let the workers fill it"
-    np.lib.format.open_memmap(file, mode='w+', dtype=np.uint8, shape=shape).flush()
+# %% ../../nbs/data/cache.ipynb #e61f3fc7
+def fill_array(folder:Path, paths:list, shape:tuple, wide:bool, jobs, timeout)->dict: # number -> reason of what could not be read
+    "Make the array files and let the workers fill them"
+    files = {folder/'images.npy': shape, folder/'thumbs.npy': (len(paths), 1+wide, 2, 32, 33)}
+    for file,size in files.items(): np.lib.format.open_memmap(file, mode='w+', dtype=np.uint8, shape=size).flush()
     work, reasons = ((p, i) for i,p in enumerate(paths)), {}
-    done = run_apart('radinet_nb.data.images:fill_row', work, jobs, timeout, file=str(file), shape=shape, wide=wide)
+    done = run_apart('radinet_nb.data.images:fill_row', work, jobs, timeout, folder=str(folder), size=shape[1], wide=wide)
     for n,(i, ok, why) in enumerate(done):
         if not ok: reasons[i] = why
         if n % 100 == 0: say_progress(f'{n} of {len(paths)} images read')
     if len(reasons) == len(paths): raise InputError(f'none of {len(paths)} images can be read, the first {reasons[0]}', mend='check the paths')
-    if reasons: close_gaps(file, [i for i in range(len(paths)) if i not in reasons])
+    for file in files if reasons else (): close_gaps(file, [i for i in range(len(paths)) if i not in reasons])
     return reasons
 
-# %% ../../nbs/data/cache.ipynb #3febec37
+# %% ../../nbs/data/cache.ipynb #302b0be5
 def build_cache(
     studies:pd.DataFrame, # a study table, or any frame with a column `path`
     folder, # of the cache
@@ -128,13 +134,13 @@ def build_cache(
     about = dict(shape=list(shape), stamps=stamps(paths), asked=paths)
     if (folder/'cache.json').exists():
         there = ImageCache(folder)
-        if {k: there.about[k] for k in about} == about: return there
+        if {k: there.about[k] for k in about} == about and (folder/'thumbs.npy').exists(): return there
     elif folder.exists() and any(folder.iterdir()): raise InputError('something else than an image cache stands here', folder, 'name another folder')
     check_disk(folder, 2*np.prod(shape, dtype=int))
     tmp = folder.with_name(f'.{folder.name}.{os.getpid()}.part')
     tmp.mkdir(parents=True)
     try:
-        reasons = fill_array(tmp/'images.npy', paths, shape, wide, jobs, timeout)
+        reasons = fill_array(tmp, paths, shape, wide, jobs, timeout)
         about |= dict(paths=[p for i,p in enumerate(paths) if i not in reasons], unreadable=[[paths[i], reasons[i]] for i in sorted(reasons)])
         (tmp/'cache.json').write_text(json.dumps(about))
         pd.DataFrame(about['unreadable'], columns=['path', 'reason']).to_csv(tmp/'unreadable.csv', index=False)

@@ -6,10 +6,10 @@
 __all__ = ['mura_path', 'suffixes', 'sources', 'mura_files', 'read_mura', 'coco_boxes', 'yolo_boxes', 'upright_size',
            'fracatlas_boxes', 'one_of', 'fracatlas_groups', 'read_fracatlas', 'read_grazpedwri', 'read_classes',
            'read_mednist', 'hospital_values', 'merge_people', 'hospital_choices', 'overrule', 'hospital_table',
-           'safe_facts', 'header_row', 'hospital_key', 'read_hospital', 'Source', 'source_of_collection',
-           'check_layout', 'read_collection', 'join_collections']
+           'header_row', 'hospital_key', 'read_hospital', 'Source', 'source_of_collection', 'check_layout',
+           'read_collection', 'join_collections']
 
-# %% ../../nbs/data/collections.ipynb #a85faf73
+# %% ../../nbs/data/collections.ipynb #0cf06390
 import inspect
 import json
 from difflib import get_close_matches
@@ -20,13 +20,14 @@ import pandas as pd
 from PIL import Image
 
 from .chests import read_chexpert, read_mimic_cxr, read_padchest
+from .convert import safe_facts
 from .ct import read_ct
 from .layouts import Reading, need, need_files, need_grouping, official, quarantine_table, read_csv, root_of
-from .identity import keyed_hash, read_key, scrub, shift_date
+from .identity import keyed_hash, read_key, scrub
 from .studies import study_table, views
 from ..errors import InputError
 
-# %% ../../nbs/data/collections.ipynb #828c367a
+# %% ../../nbs/data/collections.ipynb #9ef71938
 mura_path = (r'(?P<folder>(?:.*/)?(?P<part>train|valid)/XR_(?P<body_part>\w+?)/(?P<patient>[^/]+)/'
              r'(?P<visit>study[^/_]+)_?(?P<sign>\w*)/)[^/]+$')
 def mura_files(path)->tuple: # root folder, frame with part, body_part, patient, study, label, file
@@ -44,7 +45,7 @@ def mura_files(path)->tuple: # root folder, frame with part, body_part, patient,
         parts.append(images.join(bits).assign(label=bits.folder.map(labels)))
     return root, pd.concat(parts, ignore_index=True)
 
-# %% ../../nbs/data/collections.ipynb #52b8dc76
+# %% ../../nbs/data/collections.ipynb #76228aeb
 def read_mura(
     path, # folder MURA-v1.1, or the one that holds it
     valid:str='test', # what MURA's valid part becomes: 'test', 'valid' (as published), or 'none': no split at all
@@ -266,7 +267,7 @@ def overrule(facts:pd.DataFrame, choices:dict)->tuple: # facts with view and ran
     return facts.assign(view=view, rank=rank), dict(views_overruled=changed, choices_without_images=len(
         set(choices)-set(facts['image'])-set(code)))
 
-# %% ../../nbs/data/collections.ipynb #11a5bcad
+# %% ../../nbs/data/collections.ipynb #b1a5f545
 def hospital_table(
     facts:list, # of dicts, one a usable file: `safe_facts` and `path`, and `names` for the scrubbing
     labels:dict, # pseudonym of study or accession -> values of labels.csv
@@ -278,6 +279,9 @@ def hospital_table(
     t, overruled = overrule(pd.DataFrame(facts), choices or {})
     t = t.sort_values(['patient', 'study', 'rank', 'image'], kind='stable').reset_index(drop=True)
     t['patient'], merged = merge_people(t)
+    # views of one study that state no side are of the side that the others state, unless these are two
+    known = t.groupby('study')['side']
+    t['side'] = t['side'].fillna(known.transform('first').where(known.transform('nunique') == 1))
     names = t.groupby('study').names.agg(lambda s: set().union(*s)) if 'names' in t else {}
     of = lambda table: [table.get(s) or table.get(a) or [] for s,a in zip(t.study, t.accession, strict=True)]
     said, told = of(labels), of(reports)
@@ -295,17 +299,7 @@ def hospital_table(
                          labels_without_images=len(set(labels)-known), reports_without_images=len(set(reports)-known),
                          studies_under_two_patients=merged, **overruled)
 
-# %% ../../nbs/data/collections.ipynb #ba99a220
-def safe_facts(ds, key:bytes)->dict:
-    "The facts of a parsed file that the study table needs, dates moved; `InputError` where it cannot be used"
-    from radinet_nb.data.dicom import check_image, header_facts
-    check_image(ds, pixels=False)
-    facts = header_facts(ds, key)
-    for k,what in ('patient', 'patient id'), ('study', 'study id'), ('image', 'image id'):
-        if not facts[k]: raise InputError(f'has no {what}', mend='ask who made the export')
-    return facts | dict(date=shift_date(key, facts['patient'], facts['date']))
-
-# %% ../../nbs/data/collections.ipynb #68904674
+# %% ../../nbs/data/collections.ipynb #d675f54f
 def header_row(path, key:bytes, seen:set, code:str)->dict:
     "The facts of one file of an export; `InputError` where it cannot be used"
     from radinet_nb.data.dicom import names_in, read_dataset, silent
@@ -329,7 +323,7 @@ def hospital_key(
     raise InputError('a hospital export needs a key file for its pseudonyms', path,
                      'name one that stays in the hospital; it is made if there is none')
 
-# %% ../../nbs/data/collections.ipynb #73df6a60
+# %% ../../nbs/data/collections.ipynb #d99784cf
 def read_hospital(
     path, # folder with DICOM files anywhere below it, labels.csv, reports.csv and views.csv
     key, # key file, made on first use: keep it in the hospital, outside of what is passed on
@@ -348,7 +342,7 @@ def read_hospital(
                                      choices)
     return Reading(studies, quarantine_table(out), dict(files=len(files), used=len(studies), quarantined=len(out)) | counts)
 
-# %% ../../nbs/data/collections.ipynb #77cadc63
+# %% ../../nbs/data/collections.ipynb #dd100c5f
 class Source(NamedTuple):
     "What there is to know about a collection before reading it"
     read: callable # the reader
@@ -360,7 +354,8 @@ class Source(NamedTuple):
 sources = dict(
     mura=Source(read_mura, 'https://stanfordmlgroup.github.io/competitions/mura',
                 'Stanford MURA research use agreement: non-commercial research, no redistribution, registration needed',
-                'the archive MURA-v1.1 (3.3 GB): folders train and valid, *_image_paths.csv, *_labeled_studies.csv',
+                'the archive MURA-v1.1.zip (3.3 GB; from https://aimi.stanford.edu/datasets/mura-msk-xrays): folders train and valid, '
+                '*_image_paths.csv, *_labeled_studies.csv',
                 ('train', 'valid', *(f'{p}_{k}' for p in ('train', 'valid') for k in ('image_paths.csv', 'labeled_studies.csv')))),
     fracatlas=Source(read_fracatlas, 'https://doi.org/10.6084/m9.figshare.22363012', 'CC BY 4.0',
                      'FracAtlas.zip (320 MB): dataset.csv, images/Fractured, images/Non_fractured, Annotations', ('dataset.csv', 'images')),
@@ -369,11 +364,11 @@ sources = dict(
                       ('dataset.csv',)),
     chexpert=Source(read_chexpert, 'https://stanfordmlgroup.github.io/competitions/chexpert',
                     'Stanford University dataset research use agreement: non-commercial research, no redistribution, registration needed',
-                    'CheXpert-v1.0-small (11 GB) or CheXpert-v1.0 (440 GB): train.csv, valid.csv, folders train and valid',
+                    'CheXpert-v1.0-small (11 GB): train.csv, valid.csv, folders train and valid; or the batches of CheXpert-v1.0 (440 GB) side by side',
                     ('train.csv', 'valid.csv')),
     mimic_cxr=Source(read_mimic_cxr, 'https://physionet.org/content/mimic-cxr-jpg',
                      'PhysioNet credentialed health data licence 1.5.0: a course on research with human data, and a signed agreement',
-                     'MIMIC-CXR-JPG (570 GB): folder files, mimic-cxr-2.0.0-metadata.csv.gz, -chexpert.csv.gz and -split.csv.gz', ('files',)),
+                     'MIMIC-CXR-JPG 2.1.0 (570 GB): folder files, mimic-cxr-2.0.0-metadata.csv.gz, -chexpert.csv.gz and -split.csv.gz', ('files',)),
     padchest=Source(read_padchest, 'https://bimcv.cipf.es/bimcv-projects/padchest',
                     'PadChest dataset research use agreement: research only, no redistribution, registration needed',
                     'PADCHEST_chest_x_ray_images_labels_160K_*.csv and the archives 0.zip to 54.zip (1 TB), unpacked in one folder'),
@@ -402,7 +397,7 @@ def check_layout(
     "Raise `InputError` unless the folder looks like that collection; nothing is read"
     return root_of(path, *source_of_collection(name).needs)
 
-# %% ../../nbs/data/collections.ipynb #800b9821
+# %% ../../nbs/data/collections.ipynb #ff19f25b
 def read_collection(
     name:str, # of the collection, a key of `sources`
     path, # its folder

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['slice_place', 'slice_facts', 'missing_slices', 'read_ct']
 
-# %% ../../nbs/data/ct.ipynb #ae13f271
+# %% ../../nbs/data/ct.ipynb #ec57f900
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,10 @@ def slice_place(
         raise InputError('states no position in space', mend='ask for the original slices, not for captures')
     return float(place @ np.cross(turn[:3], turn[3:]))
 
-# %% ../../nbs/data/ct.ipynb #87ba94b7
+# %% ../../nbs/data/ct.ipynb #b0118958
 def slice_facts(path, key:bytes, seen:set)->dict:
     "The facts of one slice; `InputError` where it cannot be used"
-    from radinet_nb.data.collections import safe_facts
+    from radinet_nb.data.convert import safe_facts
     from radinet_nb.data.dicom import read_dataset, silent
     ds = read_dataset(path, pixels=False)
     with silent('the header cannot be read'):
@@ -51,7 +51,7 @@ def missing_slices(
     if not len(steps): return 0
     return int(np.maximum(np.rint(steps/np.median(steps))-1, 0).sum())
 
-# %% ../../nbs/data/ct.ipynb #27ee6da0
+# %% ../../nbs/data/ct.ipynb #e621893a
 def read_ct(
     path, # folder with the slices anywhere below it
     key, # key file, made on first use: keep it in the hospital

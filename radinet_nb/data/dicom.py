@@ -259,7 +259,7 @@ def read_dicom(
     "Read a DICOM radiograph as 8-bit gray; `InputError` with the reason where that cannot be done"
     return to_image(read_dataset(path), window, max_pixels)
 
-# %% ../../nbs/data/dicom.ipynb #6afe3af5
+# %% ../../nbs/data/dicom.ipynb #361ad86a
 view_words = dict(frontal='ap pa dp frontal front dorsopalmar anteroposterior posteroanterior dorsovolar',
                   lateral='lat lateral ll rl ml lm profile mediolateral lateromedial',
                   oblique='obl oblique lao rao lpo rpo scaphoid zitter')
@@ -306,7 +306,7 @@ def age_of(
         except ValueError: return None
     return round(min(years, cap), 2) if 0 <= years <= 130 else None
 
-# %% ../../nbs/data/dicom.ipynb #ebac4a1a
+# %% ../../nbs/data/dicom.ipynb #baa1a9b2
 def pick_rank(
     ds, # a pydicom data set
     stated:bool, # does the tag for the position say what the view is
@@ -318,7 +318,7 @@ def pick_rank(
     size = number('Rows')*number('Columns') if 'Rows' in ds and 'Columns' in ds else 0
     return f"{2-stated}-{10**18-size:019}-{number('SeriesNumber'):09}-{number('InstanceNumber'):09}"
 
-# %% ../../nbs/data/dicom.ipynb #4093f521
+# %% ../../nbs/data/dicom.ipynb #3a45efeb
 modalities = {o: o.lower() for o in ('CR', 'DX', 'DR', 'RF', 'XA', 'CT', 'MR', 'MG', 'US', 'SC', 'OT', 'PX', 'IO')}
 def header_facts(
     ds, # a pydicom data set

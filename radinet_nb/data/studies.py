@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['views', 'body_parts', 'label_sources', 'sexes', 'splits', 'columns', 'boxes_ok', 'schema', 'told', 'converted',
            'as_dtype', 'absolute', 'sides', 'check_disjoint', 'check_values', 'validate', 'study_table', 'strata',
-           'place_patients', 'split_studies', 'whole_file', 'write_studies', 'read_studies', 'file_hash', 'fingerprint']
+           'place_patients', 'split_studies', 'write_studies', 'read_studies', 'file_hash', 'fingerprint']
 
-# %% ../../nbs/data/studies.ipynb #1c9be8fe
+# %% ../../nbs/data/studies.ipynb #6293d480
 import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .disk import whole_file
 from ..errors import InputError
 
 # %% ../../nbs/data/studies.ipynb #af8bd73a
@@ -244,21 +244,6 @@ def split_studies(
     side = np.empty(len(patients), dtype=int)
     side[order] = place_patients(counts[order], shares, placed)
     return validate(studies.assign(split=np.array(splits)[side[codes]]))
-
-# %% ../../nbs/data/studies.ipynb #a2d79043
-@contextmanager
-def whole_file(
-    path, # the file to be
-):
-    "A temporary path to write to; becomes `path` when the block ends well, and vanishes when it does not"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        yield tmp
-        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
-        os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
 
 # %% ../../nbs/data/studies.ipynb #3af6b3a3
 def write_studies(

@@ -74,7 +74,7 @@ def panels(
         axes[0, 0].text(.5, .5, f'no collection states {what}', ha='center', va='center', transform=axes[0, 0].transAxes)
     return fig, dict(zip(groups, axes, strict=False))
 
-# %% ../../nbs/report/datasets.ipynb #44305551
+# %% ../../nbs/report/datasets.ipynb #3f653af0
 def age_figure(
     studies:pd.DataFrame, # a study table
     synthetic:bool=False, # write so on its face
@@ -95,7 +95,8 @@ def age_figure(
             if name == 'hospital':
                 ax.errorbar(told.age_mean, n.max()*1.22, xerr=told.age_sd, color='black', marker='o', markerfacecolor='white', capsize=3,
                             linewidth=1, label=f'published: {told.age_mean:.0f} ± {told.age_sd:.0f} years, {told.paediatric_share:.0f} % under 18')
-            ax.set(xlim=(0, 102), ylim=(0, n.max()*1.32), xlabel='age at first visit (years)', ylabel='patients', xticks=range(0, 103, 6))
+            ax.set(xlim=(0, 102), ylim=(0, n.max()*1.32), ylabel='patients', xticks=range(0, 103, 6),
+                   xlabel='age at first visit (years; 90 and over in one bar)')
             ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
             ax.legend(loc='lower right', bbox_to_anchor=(1, 1), handlelength=1.5)
         return finish(fig, synthetic)
@@ -122,7 +123,7 @@ def exam_figure(
         axes[-1, 0].set_xlabel('studies')
         return finish(fig, synthetic)
 
-# %% ../../nbs/report/datasets.ipynb #b1c4d255
+# %% ../../nbs/report/datasets.ipynb #1703fed2
 def visit_figure(
     studies:pd.DataFrame, # a study table
     synthetic:bool=False, # write so on its face
@@ -135,20 +136,22 @@ def visit_figure(
         for name,(ax, right) in axes.items():
             o = cases[name]
             share = 100*o['visit'].value_counts(normalize=True).reindex(visits, fill_value=0)
-            ax.bar(range(3), share, color=[COLORS[i] for i in (0, 1, 4)], edgecolor='black', linewidth=.6, width=.6)
+            ax.bar(range(3), share, color=[COLORS[i] for i in (0, 1, 4)], edgecolor='black', linewidth=.6, width=.5)
             for i,(k,v) in enumerate(share.items()):
-                ax.annotate(f"{v:.0f} %\n({(o['visit'] == k).sum()})", (i-.31, v), (0, 2), textcoords='offset points', ha='left')
+                ax.annotate(f"{v:.0f} %\n({(o['visit'] == k).sum()})", (i, v), (0, 2), textcoords='offset points', ha='center')
             if name == 'hospital':
-                ax.plot(range(3), told[list(visit_metrics)], 'D', color='black', markerfacecolor='white', label='published')
+                ax.plot(np.arange(3)+.36, told[list(visit_metrics)], 'D', color='black', markerfacecolor='white', label='published')
                 ax.legend(loc='upper right')
-            ax.set(xticks=range(3), xticklabels=['first visit', 'follow-up\nwithin a year', 'return\nlater'], ylim=(0, max(85, share.max()*1.25)),
+            ax.set(xlim=(-.4, 2.6), xticks=range(3), xticklabels=['first visit', 'follow-up\nwithin a year', 'return\nlater'],
+                   ylim=(0, max(85, share.max()*1.25)),
                    ylabel='cases (%)', title=f"{name}: {len(o)} cases, {o['patient'].nunique()} patients")
             since = o['days'].dropna()/365.25
             bins = np.arange(0, max(2, np.ceil(since.max() if len(since) else 2))+.25, .25)
             right.hist([since[o['visit'] == k] for k in visits[1:]], bins, stacked=True, color=[COLORS[1], COLORS[4]], edgecolor='black', linewidth=.4)
             right.axvline(1, color='black', linewidth=.8, linestyle=(0, (2, 2)))
-            right.set(xlabel='years since the previous case', ylabel='cases')
-            right.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+            # most come back within weeks: on a linear scale nobody would see those who come years later
+            right.set(xlabel='years since the previous case', ylabel='cases (log scale)', yscale='log', ylim=(.8, None))
+            right.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter('{x:.0f}'))
         return finish(fig, synthetic)
 
 # %% ../../nbs/report/datasets.ipynb #3aacf5cc
@@ -166,7 +169,7 @@ def noisy_cases(
     seen = rest.sample(min(most, len(rest)), random_state=seed)
     return why.mask(studies['path'].isin([p for p in seen if bright_object(image_of(p)) >= bright]), 'bright object')
 
-# %% ../../nbs/report/datasets.ipynb #ef402159
+# %% ../../nbs/report/datasets.ipynb #75276dc4
 def choose_samples(
     studies:pd.DataFrame, # a study table, one row an image
     why:pd.Series, # of each row: why it is noisy, or nothing
@@ -174,7 +177,9 @@ def choose_samples(
     seed:int=0, # of the draw
 )->dict: # title -> rows with the column `note`
     "Rows for the sample sheet: no fracture, fracture, noisy"
-    def note(o): return ', '.join([*([] if o['view'] == 'pair' else [o['view']]), o['body_part'], *([] if pd.isna(o['age']) else [f"{o['age']:.0f} y"])])
+    def note(o):
+        age = [] if pd.isna(o['age']) else [f"{o['age']:.0f} y{' or over' if o['age'] >= 90 else ''}"]
+        return ', '.join([*([] if o['view'] == 'pair' else [o['view']]), o['body_part'], *age])
     rows = studies.assign(why=why.to_numpy(), note=[note(o) for o in studies.to_dict('records')])
     rows = rows.sample(frac=1, random_state=seed).sort_values('view', key=lambda v: v != 'pair', kind='stable')
     # one of each reason before a second of any
@@ -184,7 +189,7 @@ def choose_samples(
     groups = {'(a) no fracture': calm[calm['label'] == 0], '(b) fracture': calm[calm['label'] == 1], '(c) noisy': noisy}
     return {k: o[:each] for k,o in groups.items()}
 
-# %% ../../nbs/report/datasets.ipynb #ea1a977a
+# %% ../../nbs/report/datasets.ipynb #386d8143
 def sample_sheet(
     samples:dict, # title -> rows with path and note
     image_of, # path -> uint8 image
@@ -201,6 +206,6 @@ def sample_sheet(
         for column,(title,o) in zip(axes.T, samples.items(), strict=True):
             column[0].set_title(title if len(o) else f'{title}: none found')
             for ax,img,note in zip(column, pictures[title], o['note'], strict=False):
-                ax.imshow(img, cmap='gray', vmin=0, vmax=255, interpolation='antialiased')
+                ax.imshow(img, cmap='gray', vmin=0, vmax=255, interpolation='bicubic')
                 ax.text(.5, -.02, note, ha='center', va='top', fontsize=7, transform=ax.transAxes)
         return finish(fig, synthetic)
