@@ -195,7 +195,7 @@ def add_clinical(g:Graph, runs:list[str])->str:
     clinical = g.add('ingest', 'clinical', g.section('ingest') | {'data': g.profile['data'], 'clinical': True} | study)
     return g.add('clinical', 'main', g.section('clinical'), clinical=clinical, runs=runs)
 
-# %% ../nbs/plan.ipynb #aec50d50
+# %% ../nbs/plan.ipynb #137eae82
 def karam2021(
     profile:dict, # as `load_profile` gives it
 )->list[Node]: # in an order in which they could run
@@ -213,7 +213,7 @@ def karam2021(
         chains=g.add('chains', 'main', g.section('chains'), ingested=data if pairs else '', general=g.made['General', first],
                      runs=[g.made['RadiNet_wrist', first]]),
         annotation=annotation,
-        performance=g.add('performance', 'main', g.section('performance'), runs=models, controls=add_controls(g, data)),
+        performance=g.add('performance', 'main', g.section('performance'), runs=models, controls=add_controls(g, data), ingested=data),
         ablation=g.add('ablation', 'main', g.section('ablation'), runs=models + minimal, annotated=annotated) if minimal else '',
         targets=add_targets(g, data, annotated, models),
         correlation=g.add('correlation', 'main', g.section('correlation'), runs=models, ingested=data),

@@ -100,6 +100,8 @@ def test_an_export_with_reader_calls_becomes_a_clinical_set_under_pseudonyms(tmp
     cases, views = (pd.read_parquet(tmp_path/'run'/f'{o}.parquet') for o in ('cases', 'views'))
     assert len(cases) == 5 and len(views) == 10 and set(views.split) == set(cases.split) == {'test'}
     assert set(readings.study) == set(hard.study) == set(cases.study) and len(readings) == 20
+    types = pd.read_csv(tmp_path/'run'/'types.csv') # the truth that a synthetic hospital has, and no real one
+    assert set(types.study) == set(cases.study[cases.label == 1]) and len(types)
     assert json.loads((tmp_path/'run'/'record.json').read_text())['synthetic']
     left = ''.join(p.read_text() for p in [*(tmp_path/'run').glob('*.csv'), *(tmp_path/'run').glob('*.json'), tmp_path/'out.ipynb'])
     assert not any(o in left for o in original)

@@ -69,6 +69,15 @@ def test_fig10_sets_published_beside_ours_with_intervals(runs):
     assert len(inside) and ((inside.low <= inside.value + 1e-9) & (inside.value <= inside.high + 1e-9)).all()
 
 
+def test_a_synthetic_hospital_tells_the_auc_by_type_of_fracture(runs):
+    run = load_run(runs/'karam2021'/'performance'/'main')
+    table, types = run.table('auc_by_type.csv'), load_run(runs/'karam2021'/'ingest'/'main').table('types.csv')
+    test = load_run(runs/'karam2021'/'stage'/'RadiNet_wrist.seed0').predictions.query('split == "test"')
+    assert set(test.study[test.target == 1]) <= set(types.study) and not set(test.study[test.target == 0]) & set(types.study)
+    of = table[table.model == 'RadiNet_wrist'].set_index('type').fractured
+    assert of['all'] == of.drop('all').sum() == (test.target == 1).sum() and (table.sound == (test.target == 0).sum()).all()
+
+
 def test_a_second_call_does_nothing_and_says_so(runs):
     started = time.time()
     res = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent)

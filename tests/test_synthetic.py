@@ -7,7 +7,7 @@ import pytest
 from radinet_nb.errors import InputError
 from radinet_nb.synthetic.anatomy import Flesh
 from radinet_nb.synthetic.fractures import break_limb
-from radinet_nb.synthetic.hospital import Hospital, karam2021, population, write_hospital
+from radinet_nb.synthetic.hospital import Hospital, exams, karam2021, population, write_hospital
 from radinet_nb.synthetic.limbs import make_limb, posed
 from radinet_nb.synthetic.phantom import Camera, Exposure, bone_shadow, camera_for, expose, flesh_shadow, fracture_box, radiograph, shadow
 
@@ -40,14 +40,13 @@ def test_photons_are_counted_as_poisson():
 
 @pytest.mark.parametrize('name', ['radius', 'ulna'])
 def test_views_agree_on_length(name):
-    arm = make_limb('forearm', 40)
+    arm, lengths = make_limb('forearm', 40), []
     bone = next(b for b in arm.bones if b.name==name)
     for view in ('frontal', 'oblique', 'lateral'):
         cam = camera_for(arm, view)
         rows = np.nonzero(bone_shadow(bone, cam)[0].max(1)>.1)[0]
-        assert abs(np.ptp(rows)*cam.pixel - abs((bone.end-bone.origin)@cam.up))<9 # caps and styloid
-        lengths = test_views_agree_on_length.__dict__.setdefault(name, [])
         lengths.append(np.ptp(rows)*cam.pixel)
+        assert abs(lengths[-1] - abs((bone.end-bone.origin)@cam.up))<9 # caps and styloid
     assert np.ptp(lengths)<2.5*cam.pixel
 
 
@@ -59,10 +58,14 @@ def test_mass_does_not_depend_on_the_view():
 
 
 def outside_boxes(limb, cam):
+    "Largest change of the image outside all boxes, how many boxes there are, and the widest idle margin of a box in pixels"
     diff = np.abs(radiograph(limb, cam)-radiograph(limb, cam, broken=False))
-    boxes = fracture_box(limb, cam)
+    boxes, idle = fracture_box(limb, cam), [0]
+    for x0, y0, x1, y1 in boxes:
+        part = np.argwhere(diff[y0:y1, x0:x1]>.005)
+        idle.append(max(*part.min(0), *(np.array([y1-y0, x1-x0])-1-part.max(0))) if len(part) else np.inf)
     for x0, y0, x1, y1 in boxes: diff[max(0, y0-2):y1+2, max(0, x0-2):x1+2] = 0
-    return diff.max(), len(boxes)
+    return diff.max(), len(boxes), max(idle)
 
 
 @pytest.mark.parametrize('kind', 'hairline gap step angulated impacted comminuted buckle greenstick avulsion'.split())
@@ -71,6 +74,7 @@ def test_box_holds_all_that_changed(kind):
     break_limb(limb, seed=1, kind=kind, site='radius')
     seen = [outside_boxes(limb, camera_for(limb, view, 192)) for view in ('frontal', 'lateral')]
     assert max(s[0] for s in seen)<.02 and sum(s[1] for s in seen)
+    assert max(s[2] for s in seen)<12 # no box is wider than what changed, but for faint ends
 
 
 @pytest.mark.parametrize('part', 'finger hand forearm elbow humerus shoulder'.split())
@@ -113,6 +117,7 @@ def test_population_is_the_papers():
                        (pop.visit=='follow-up', .25), (pop.visit=='return', .05)):
         assert within(seen.mean(), want, n), (want, seen.mean())
     assert abs(pop.views.mean()-21800/7776)<.03
+    for k, (_, share) in enumerate(exams): assert within((pop.exam==k).mean(), share, n), k
     gap = pop.gap/365.25
     assert gap[pop.visit=='follow-up'].max()<1 and 2.7<gap[pop.visit=='return'].mean()<3.4
 
@@ -134,10 +139,16 @@ def test_bad_knobs(knobs):
 
 
 def test_jobs_change_no_byte(tmp_path):
-    write_hospital(tmp_path/'a', patients=10, pixels=48, exam_mix=1.)
-    write_hospital(tmp_path/'b', patients=10, pixels=48, exam_mix=1., jobs=2)
+    pop = write_hospital(tmp_path/'a', patients=10, pixels=48, exam_mix=1., unlabelled=.4)
+    write_hospital(tmp_path/'b', patients=10, pixels=48, exam_mix=1., unlabelled=.4, jobs=2)
     for p in (tmp_path/'a').rglob('*'):
         if p.is_file(): assert p.read_bytes()==(tmp_path/'b'/p.relative_to(tmp_path/'a')).read_bytes()
+    # the types say nothing of a study that has no label or no fracture
+    told = pd.read_csv(tmp_path/'a'/'types.csv').set_index('StudyInstanceUID')
+    pop = pop.set_index('StudyInstanceUID')
+    assert set(told.index)==set(pop.index[pop.labelled&(pop.fracture==1)]) and 0<len(told)<len(pop)
+    assert (told.kind==pop.kind[told.index]).all() and (told.healing==(pop.united[told.index]>0)).all()
+    assert (told.displaced==told.kind.isin(['step', 'angulated', 'comminuted', 'greenstick'])).all()
 
 
 def test_command_line_reaches_every_knob(tmp_path, capsys):
@@ -219,3 +230,43 @@ def test_template_does_not_tell():
     shape = lambda r, b: (write_report(r, b).count('\n'), write_report(r, b).isupper())
     rows = [SimpleNamespace(study=k, part='wrist', side='L', visit='first') for k in range(300)]
     for r in rows: assert shape(r, None)==shape(r, dict(bone='radius', kind='gap'))
+
+
+def test_what_stands_around_the_finding_does_not_tell():
+    "Layout, headings, history, remarks on other things and the length of a report, to the classifier that reads the rest"
+    from radinet_nb.synthetic.reports import aside, history, radiologists, write_reports
+    table = write_reports(700, seed=4)
+    text = table.report.str.lower().str.replace(r'\b(?:fx|#)', 'fracture', regex=True)
+    frame = {o: text.str.contains(o.lower().rstrip('.'), regex=False) for o in (*aside, *filter(None, history))}
+    frame |= {f'template {k}': table.template==k for k in range(len(radiologists))} | dict(lines=table.report.str.count('\n'), upper=table.report.str.isupper())
+    auc, low = lowest_auc(pd.DataFrame(frame).astype(float).values, table.truth.values, table.patient.values)
+    assert low<=.5, (auc, low)
+
+
+# the readers of the clinical case
+
+def test_readers_are_those_of_table_6_whatever_the_fractures():
+    "Expected calls on all wrists of a hospital as documented and of one with the demo's knobs, within 1.96 sampling errors of each count"
+    from radinet_nb.synthetic.clinical import TABLE6_COUNTS, clinical_hospital, expected_rates, plainness, readers, seen_population
+    for seed, knobs in ((31, {}), (32, dict(severity=1.8, healing=0.)), (33, dict(difficulty='subtle'))):
+        z = plainness(seen_population(clinical_hospital(140, 48, seed, fractured=.9, **knobs)))
+        for name, r in readers.items():
+            got = expected_rates(z, **r)
+            for group, n in (('broken', 104), ('whole', 195)):
+                for rule, count in zip(('conjunction', 'disjunction'), TABLE6_COUNTS[name][group], strict=True):
+                    share = count/n
+                    assert abs(got.loc[rule, group]-share)<1.96*np.sqrt(share*(1-share)/n), (seed, name, group, rule, got.loc[rule, group])
+
+
+def test_calls_scatter_about_their_expectation():
+    from radinet_nb.synthetic.clinical import clinical_hospital, expected_rates, phantom_calls, plainness, readers, seen_population
+    pop = seen_population(clinical_hospital(60, 48, 34, fractured=.6))
+    calls = pd.concat([phantom_calls(pop, seed).assign(seed=seed) for seed in range(60)])
+    z = plainness(pop)
+    for name, r in readers.items():
+        both = calls[calls.reader==name].groupby(['seed', 'StudyInstanceUID']).agg(low=('rating', 'min'), high=('rating', 'max'), y=('fracture', 'first'))
+        expected = expected_rates(z, **r)
+        for group, y in (('broken', 1), ('whole', 0)):
+            for rule, column in (('conjunction', 'low'), ('disjunction', 'high')):
+                by_seed = both[both.y==y].groupby('seed')[column].mean()
+                assert abs(by_seed.mean()-expected.loc[rule, group])<3.5*by_seed.std()/np.sqrt(len(by_seed)), (name, group, rule)

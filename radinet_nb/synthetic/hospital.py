@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ranges', 'karam2021', 'exams', 'view_words', 'packed', 'syntaxes', 'machines', 'Hospital', 'check_knobs', 'ages',
            'first_visits', 'days_to_heal', 'follow_ups', 'returns', 'population', 'thing_of', 'study_limb',
-           'study_views', 'uid', 'dicom', 'pixels', 'write_study', 'write_some', 'write_hospital']
+           'study_views', 'uid', 'dicom', 'pixels', 'write_study', 'fracture_types', 'write_some', 'write_hospital']
 
-# %% ../../nbs/synthetic/hospital.ipynb #6b2db039
+# %% ../../nbs/synthetic/hospital.ipynb #757a7b5a
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
@@ -29,7 +29,7 @@ from pydicom.uid import (
 
 from ..errors import InputError
 from .anatomy import parts as all_parts
-from .fractures import break_limb, mixes
+from .fractures import break_limb, displaced, mixes
 from .limbs import make_limb, posed
 from .objects import add_object
 from .phantom import Exposure, camera_for, radiograph, views as view_angles
@@ -290,10 +290,19 @@ def write_study(
         report=write_report(row, broken if row.fracture else None, seed=h.seed),
         bone=broken['bone'] if broken else '', kind=broken['kind'] if broken else '', thing=thing_of(row, h))
 
+# %% ../../nbs/synthetic/hospital.ipynb #87044ab9
+def fracture_types(
+    got:pd.DataFrame, # population with what `write_study` told
+)->pd.DataFrame: # StudyInstanceUID, bone, kind, healing and displaced (1 or 0): a row a study that is labelled as fractured
+    "Which bone broke, how, whether it has begun to heal, and whether the fragments stand apart"
+    t = got[got.labelled.astype(bool)&(got.fracture==1)]
+    return pd.DataFrame(dict(StudyInstanceUID=t.StudyInstanceUID, bone=t.bone, kind=t.kind, healing=(t.united>0).astype(int),
+        displaced=t.kind.map(displaced).astype(int)))
+
 # %% ../../nbs/synthetic/hospital.ipynb #1b95b964
 def write_some(rows, h, out): return [write_study(r, h, out) for r in rows.itertuples(index=False)]
 
-# %% ../../nbs/synthetic/hospital.ipynb #55f3430d
+# %% ../../nbs/synthetic/hospital.ipynb #6adcdbbe
 def write_hospital(
     out:Path, # folder to write, must not exist or be empty
     patients:int=200, # how many
@@ -306,7 +315,7 @@ def write_hospital(
     progress=None, # called with the share done
     **knobs, # of `Hospital`
 )->pd.DataFrame: # the population, one row a study
-    "Write a synthetic hospital's export: DICOM files, labels.csv, reports.csv"
+    "Write a synthetic hospital's export: DICOM files, labels.csv, reports.csv, types.csv"
     unknown = set(knobs)-{f.name for f in fields(Hospital)}
     if unknown: raise InputError(f'unknown knob {sorted(unknown)[0]!r}', where='write_hospital', mend='see Hospital for the names')
     h = Hospital(patients=patients, pixels=pixels, seed=seed, parts=parts, difficulty=difficulty, severity=severity, **knobs)
@@ -330,5 +339,6 @@ def write_hospital(
     tell = got[['StudyInstanceUID','label']].rename(columns=dict(label='fracture')).astype(dict(fracture='Int8'))
     tell.to_csv(out/'labels.csv', index=False)
     got[['StudyInstanceUID','report']].to_csv(out/'reports.csv', index=False)
+    fracture_types(got).to_csv(out/'types.csv', index=False)
     (out/'README.txt').write_text('SYNTHETIC: rendered by radinet_nb. No image, name, date or report here belongs to a person.\n')
     return got
