@@ -1,4 +1,5 @@
 "The report page in a browser, and without one: nothing missing, nothing too wide, every link leads somewhere, every claim has its verdict"
+import ast
 import html
 import json
 import re
@@ -49,7 +50,8 @@ def report(tmp_path_factory):
     run.finish()
     data = OpenRun(root/'karam2021'/'datasets'/'main', 'karam2021/datasets').note(synthetic=True)
     save_table(pd.DataFrame({f'a column with a long name {i}': ['a cell that says much more than fits on a telephone']*50 for i in range(9)}), data.folder,
-               'table1', 'A table of nine wide columns and fifty rows')
+               'table1', 'A table of nine wide columns and fifty rows', synthetic=True)
+    save_table(pd.DataFrame(dict(way=['rules'], sentences=9)), data.folder, 'negation', 'Sentences that people wrote', source='NegEx release')
     data.finish()
     folder = root/'karam2021'/'report'/'main'
     papermill.execute_notebook(checkout()/'nbs'/'papers'/'karam2021'/'report.ipynb', root/'executed.ipynb', kernel_name='python3', progress_bar=False,
@@ -89,8 +91,28 @@ def test_figures_have_words(text):
     pictures = re.findall(r'<img[^>]*>', text)
     assert len(pictures) == 2 and all(re.search(r'alt="[^"]{8,}"', o) for o in pictures)
     captions = re.findall(r'<figcaption>(.*?)</figcaption>', text, flags=re.S)
-    # counts of claims are of papers, not of images
-    assert all('Synthetic data.' in o for o in captions if 'Claims of the four papers' not in o)
+    bare = [o for o in captions if 'Synthetic data.' not in o]
+    # real texts are no synthetic data because the images of the run are, and versions are no data at all
+    assert len(bare) == 2 and 'Real data: NegEx release.' in bare[0] and bare[1].startswith('Versions')
+
+
+def exhibits(notebook):
+    "What a notebook saves for the report: name of the function, key, number of letters in the caption and in the alternative text"
+    def letters(node): return sum(len(o.value) for o in ast.walk(node) if isinstance(o, ast.Constant) and isinstance(o.value, str)) if node else 0
+    cells = [''.join(c['source']) for c in json.loads(notebook.read_text())['cells'] if c['cell_type'] == 'code']
+    for call in (o for c in cells for o in ast.walk(ast.parse(c)) if isinstance(o, ast.Call) and getattr(o.func, 'id', '') in ('save_table', 'save_figure')):
+        named = {k.arg: k.value for k in call.keywords}
+        # a name stands for a text that was put together above it
+        caption = named.get('caption') or (call.args[3] if len(call.args) > 3 else None)
+        yield call.func.id, ast.unparse(call.args[2]), 99 if isinstance(caption, ast.Name) else letters(caption), letters(named.get('alt'))
+
+
+def test_every_table_and_figure_of_the_papers_has_words_of_its_own():
+    papers = checkout()/'nbs'/'papers'
+    found = {(o.stem, *e) for o in (*sorted((papers/'karam2021').glob('*.ipynb')), papers/'evidence.ipynb') for e in exhibits(o)}
+    assert len(found) > 60
+    assert [o for o in found if o[3] < 40] == [], 'no caption of its own'
+    assert [o for o in found if o[1] == 'save_figure' and o[4] < 20] == [], 'no alternative text'
 
 
 def test_what_was_not_run_is_said(text):
