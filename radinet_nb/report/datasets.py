@@ -137,9 +137,9 @@ def visit_figure(
             share = 100*o['visit'].value_counts(normalize=True).reindex(visits, fill_value=0)
             ax.bar(range(3), share, color=[COLORS[i] for i in (0, 1, 4)], edgecolor='black', linewidth=.6, width=.6)
             for i,(k,v) in enumerate(share.items()):
-                ax.annotate(f"{v:.0f} %\n({(o['visit'] == k).sum()})", (i-.31, v), (0, 2), textcoords='offset points', ha='left')
+                ax.annotate(f"{v:.0f} %\n({(o['visit'] == k).sum()})", (i, v), (0, 2), textcoords='offset points', ha='center')
             if name == 'hospital':
-                ax.plot(range(3), told[list(visit_metrics)], 'D', color='black', markerfacecolor='white', label='published')
+                ax.plot(np.arange(3)+.4, told[list(visit_metrics)], 'D', color='black', markerfacecolor='white', label='published')
                 ax.legend(loc='upper right')
             ax.set(xticks=range(3), xticklabels=['first visit', 'follow-up\nwithin a year', 'return\nlater'], ylim=(0, max(85, share.max()*1.25)),
                    ylabel='cases (%)', title=f"{name}: {len(o)} cases, {o['patient'].nunique()} patients")
@@ -147,7 +147,7 @@ def visit_figure(
             bins = np.arange(0, max(2, np.ceil(since.max() if len(since) else 2))+.25, .25)
             right.hist([since[o['visit'] == k] for k in visits[1:]], bins, stacked=True, color=[COLORS[1], COLORS[4]], edgecolor='black', linewidth=.4)
             right.axvline(1, color='black', linewidth=.8, linestyle=(0, (2, 2)))
-            right.set(xlabel='years since the previous case', ylabel='cases')
+            right.set(xlabel='years since the previous case (dashed: one year)', ylabel='cases')
             right.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         return finish(fig, synthetic)
 
