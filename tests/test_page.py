@@ -13,7 +13,7 @@ from radinet_nb.checkout import checkout
 from radinet_nb.data.runs import OpenRun
 from radinet_nb.report.claims import VERDICTS, read_claims
 from radinet_nb.report.figures import loss_figure, performance_figure, save_figure, save_table
-from radinet_nb.report.page import browse, find_browser, print_page, render_page
+from radinet_nb.report.page import FOLDED, browse, find_browser, print_page, render_page
 from radinet_nb.report.performance import control_table, differences, performance_table
 
 WIDTHS = (390, 1280)
@@ -125,6 +125,9 @@ def test_every_claim_of_the_paper_has_its_verdict(report, text):
     assert len(judged) == len(read_claims()) and set(judged.verdict) <= set(VERDICTS)
     row = judged.set_index('id').loc['karam-fig10-WristNet-accuracy']
     assert row.verdict == 'reproduced' and row.low <= row.effect <= row.high and 'RadiNet_wrist.seed0 (' in row.runs
+    # one page, one number: the ledger and the table behind Fig. 10 take the same thresholds
+    gaps = pd.read_csv(report.parents[2]/'performance'/'main'/'differences.csv').set_index(['baseline', 'metric']).difference
+    for o in ('accuracy', 'f1', 'kappa', 'auc'): assert np.isclose(judged.set_index('id').effect[f'karam-fig10-WristNet-{o}'], gaps['WristNet', o])
     shown = set(re.findall(r'<li class="c\d" id="([^"]+)"', text))
     assert shown == set(judged.id)
 
@@ -140,6 +143,7 @@ onload = () => {
   const doc = document.getElementById('page').contentDocument, root = doc.documentElement
   const wide = [...doc.querySelectorAll('body *')].filter(o => o.getBoundingClientRect().right > %d && !o.closest('.scroll') && !o.closest('pre'))
   document.getElementById('found').textContent = JSON.stringify({width: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight,
+    shown: [...doc.querySelectorAll('.fold ~ .scroll')].map(o => [...o.querySelectorAll('tbody tr')].filter(r => r.offsetHeight).length),
     wide: wide.slice(0, 5).map(o => o.outerHTML.slice(0, 120)), images: doc.images.length,
     broken: [...doc.images].filter(o => !o.complete || !o.naturalWidth).length, wordless: [...doc.images].filter(o => !o.alt).length})
 }
@@ -154,6 +158,7 @@ def test_in_a_browser(report, width):
     res = browse('--allow-file-access-from-files', '--enable-logging=stderr', '--virtual-time-budget=8000', '--dump-dom', probe.as_uri())
     found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', res.stdout, flags=re.S)[1]))
     assert found['width'] == width and found['height'] > 2000
+    assert found['shown'] and set(found['shown']) == {FOLDED}
     assert found['scroll'] <= width, found['wide']
     assert found['wide'] == [] and (found['images'], found['broken'], found['wordless']) == (2, 0, 0)
     assert [o for o in res.stderr.splitlines() if 'CONSOLE' in o] == []
