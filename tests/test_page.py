@@ -1,4 +1,5 @@
 "The report page in a browser, and without one: nothing missing, nothing too wide, every link leads somewhere, every claim has its verdict"
+import ast
 import html
 import json
 import re
@@ -12,7 +13,7 @@ from radinet_nb.checkout import checkout
 from radinet_nb.data.runs import OpenRun
 from radinet_nb.report.claims import VERDICTS, read_claims
 from radinet_nb.report.figures import loss_figure, performance_figure, save_figure, save_table
-from radinet_nb.report.page import browse, find_browser, print_page, render_page
+from radinet_nb.report.page import FOLDED, browse, find_browser, print_page, render_page
 from radinet_nb.report.performance import control_table, differences, performance_table
 
 WIDTHS = (390, 1280)
@@ -49,7 +50,8 @@ def report(tmp_path_factory):
     run.finish()
     data = OpenRun(root/'karam2021'/'datasets'/'main', 'karam2021/datasets').note(synthetic=True)
     save_table(pd.DataFrame({f'a column with a long name {i}': ['a cell that says much more than fits on a telephone']*50 for i in range(9)}), data.folder,
-               'table1', 'A table of nine wide columns and fifty rows')
+               'table1', 'A table of nine wide columns and fifty rows', synthetic=True)
+    save_table(pd.DataFrame(dict(way=['rules'], sentences=9)), data.folder, 'negation', 'Sentences that people wrote', source='NegEx release')
     data.finish()
     folder = root/'karam2021'/'report'/'main'
     papermill.execute_notebook(checkout()/'nbs'/'papers'/'karam2021'/'report.ipynb', root/'executed.ipynb', kernel_name='python3', progress_bar=False,
@@ -89,8 +91,28 @@ def test_figures_have_words(text):
     pictures = re.findall(r'<img[^>]*>', text)
     assert len(pictures) == 2 and all(re.search(r'alt="[^"]{8,}"', o) for o in pictures)
     captions = re.findall(r'<figcaption>(.*?)</figcaption>', text, flags=re.S)
-    # counts of claims are of papers, not of images
-    assert all('Synthetic data.' in o for o in captions if 'Claims of the four papers' not in o)
+    bare = [o for o in captions if 'Synthetic data.' not in o]
+    # real texts are no synthetic data because the images of the run are, and versions are no data at all
+    assert len(bare) == 2 and 'Real data: NegEx release.' in bare[0] and bare[1].startswith('Versions')
+
+
+def exhibits(notebook):
+    "What a notebook saves for the report: name of the function, key, number of letters in the caption and in the alternative text"
+    def letters(node): return sum(len(o.value) for o in ast.walk(node) if isinstance(o, ast.Constant) and isinstance(o.value, str)) if node else 0
+    cells = [''.join(c['source']) for c in json.loads(notebook.read_text())['cells'] if c['cell_type'] == 'code']
+    for call in (o for c in cells for o in ast.walk(ast.parse(c)) if isinstance(o, ast.Call) and getattr(o.func, 'id', '') in ('save_table', 'save_figure')):
+        named = {k.arg: k.value for k in call.keywords}
+        # a name stands for a text that was put together above it
+        caption = named.get('caption') or (call.args[3] if len(call.args) > 3 else None)
+        yield call.func.id, ast.unparse(call.args[2]), 99 if isinstance(caption, ast.Name) else letters(caption), letters(named.get('alt'))
+
+
+def test_every_table_and_figure_of_the_papers_has_words_of_its_own():
+    papers = checkout()/'nbs'/'papers'
+    found = {(o.stem, *e) for o in (*sorted((papers/'karam2021').glob('*.ipynb')), papers/'evidence.ipynb') for e in exhibits(o)}
+    assert len(found) > 60
+    assert [o for o in found if o[3] < 40] == [], 'no caption of its own'
+    assert [o for o in found if o[1] == 'save_figure' and o[4] < 20] == [], 'no alternative text'
 
 
 def test_what_was_not_run_is_said(text):
@@ -103,6 +125,9 @@ def test_every_claim_of_the_paper_has_its_verdict(report, text):
     assert len(judged) == len(read_claims()) and set(judged.verdict) <= set(VERDICTS)
     row = judged.set_index('id').loc['karam-fig10-WristNet-accuracy']
     assert row.verdict == 'reproduced' and row.low <= row.effect <= row.high and 'RadiNet_wrist.seed0 (' in row.runs
+    # one page, one number: the ledger and the table behind Fig. 10 take the same thresholds
+    gaps = pd.read_csv(report.parents[2]/'performance'/'main'/'differences.csv').set_index(['baseline', 'metric']).difference
+    for o in ('accuracy', 'f1', 'kappa', 'auc'): assert np.isclose(judged.set_index('id').effect[f'karam-fig10-WristNet-{o}'], gaps['WristNet', o])
     shown = set(re.findall(r'<li class="c\d" id="([^"]+)"', text))
     assert shown == set(judged.id)
 
@@ -118,6 +143,7 @@ onload = () => {
   const doc = document.getElementById('page').contentDocument, root = doc.documentElement
   const wide = [...doc.querySelectorAll('body *')].filter(o => o.getBoundingClientRect().right > %d && !o.closest('.scroll') && !o.closest('pre'))
   document.getElementById('found').textContent = JSON.stringify({width: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight,
+    shown: [...doc.querySelectorAll('.fold ~ .scroll')].map(o => [...o.querySelectorAll('tbody tr')].filter(r => r.offsetHeight).length),
     wide: wide.slice(0, 5).map(o => o.outerHTML.slice(0, 120)), images: doc.images.length,
     broken: [...doc.images].filter(o => !o.complete || !o.naturalWidth).length, wordless: [...doc.images].filter(o => !o.alt).length})
 }
@@ -132,6 +158,7 @@ def test_in_a_browser(report, width):
     res = browse('--allow-file-access-from-files', '--enable-logging=stderr', '--virtual-time-budget=8000', '--dump-dom', probe.as_uri())
     found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', res.stdout, flags=re.S)[1]))
     assert found['width'] == width and found['height'] > 2000
+    assert found['shown'] and set(found['shown']) == {FOLDED}
     assert found['scroll'] <= width, found['wide']
     assert found['wide'] == [] and (found['images'], found['broken'], found['wordless']) == (2, 0, 0)
     assert [o for o in res.stderr.splitlines() if 'CONSOLE' in o] == []

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from radinet_nb.data.runs import load_run, read_json
+from radinet_nb.report.exhibits import wanting
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,6 +43,10 @@ def test_it_ends_with_a_report_that_shows_the_figure_and_the_table(runs):
     assert page.count('data:image/svg+xml;base64,') >= 10 and 'Synthetic data.' in page and 'RadiNetRand_wrist' in page
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     assert re.findall(r'<img(?![^>]*alt="[^"]+")', page) == []
+
+
+def test_every_table_and_figure_has_its_words(runs):
+    assert [o for name in read_json(runs/'plan.json')['nodes'] for o in wanting(load_run(runs/name))] == []
 
 
 def test_every_run_is_whole(runs):

@@ -20,21 +20,29 @@ from .published import published
 
 # %% ../../nbs/report/annotation_figures.ipynb #a0ae777d
 def flow_figure(
-    boxes, # (title, text) of each step, from left to right
-    synthetic:bool=False,
-    width:int=26, # characters a line
+    boxes, # (title, text) of each step, from top to bottom
+    synthetic:bool=False, # write so on its face
+    width:int=88, # characters a line
+    most:int=8, # lines a box
 ):
-    "Boxes joined by arrows"
+    "Boxes joined by arrows, as wide as a page and each as tall as its text"
+    line, pad, gap = .152, .09, .2 # inches
+    told = [(title, [o for row in str(text).split('\n') for o in textwrap.wrap(row, width) or ['']]) for title,text in boxes]
+    told = [(title, o if len(o) <= most else [*o[:most-1], '...']) for title,o in told]
+    total = sum(len(o)*line + 2*pad for _,o in told) + gap*(len(told)-1)
     with style():
-        fig, ax = plt.subplots(figsize=(2.05*len(boxes), 2.2))
-        ax.set(xlim=(0, len(boxes)), ylim=(0, 1))
+        fig, ax = plt.subplots(figsize=(7, total + .06))
+        ax.set(xlim=(-.02, 7.02), ylim=(total + .02, -.02))
         ax.axis('off')
-        for i,(title,text) in enumerate(boxes):
-            ax.add_patch(plt.Rectangle((i+.04, .06), .84, .86, facecolor='#f4f4f4', edgecolor='black', linewidth=.8))
-            ax.text(i+.46, .85, title, ha='center', va='center', fontweight='bold', fontsize=8)
-            lines = [o for line in str(text).split('\n') for o in textwrap.wrap(line, width) or ['']]
-            ax.text(i+.08, .76, '\n'.join(lines[:9]), ha='left', va='top', fontsize=6.5)
-            if i: ax.annotate('', (i+.04, .5), (i-.12, .5), arrowprops=dict(arrowstyle='-|>', color='black', linewidth=1))
+        y = 0
+        for i,(title,lines) in enumerate(told):
+            tall = len(lines)*line + 2*pad
+            ax.add_patch(plt.Rectangle((0, y), 7, tall, facecolor='#f4f4f4', edgecolor='black', linewidth=.8))
+            ax.add_patch(plt.Rectangle((0, y), 1.15, tall, facecolor='#dfe7ee', edgecolor='black', linewidth=.8))
+            ax.text(.1, y + tall/2, title, ha='left', va='center', fontweight='bold')
+            ax.text(1.27, y + tall/2, '\n'.join(lines), ha='left', va='center', linespacing=1.3)
+            if i: ax.annotate('', (.575, y), (.575, y - gap), arrowprops=dict(arrowstyle='-|>', color='black', linewidth=1, shrinkA=0, shrinkB=0))
+            y += tall + gap
         return finish(fig, synthetic)
 
 # %% ../../nbs/report/annotation_figures.ipynb #07b9eb22
@@ -46,9 +54,11 @@ def error_figure(
 ):
     "The error of labels in per cent against something"
     with style():
-        fig, ax = plt.subplots(figsize=(3.4, 2.5))
+        fig, ax = plt.subplots(figsize=(7, 2.8))
         draw(ax)
-        ax.set(xlabel=xlabel, ylabel='Error of the labels (%)', ylim=(0, None), **axis)
+        ax.grid(axis='y'); ax.set_axisbelow(True)
+        ax.set(xlabel=xlabel, ylabel='error of the labels (%)', ylim=(0, None), **axis)
+        ax.minorticks_off()
         if ax.get_legend_handles_labels()[0]: ax.legend()
         return finish(fig, synthetic)
 
@@ -58,8 +68,10 @@ def learning_figure(
 ):
     "Error against the number of labelled reports"
     o = 100*table[['error', 'low', 'high']]
-    points = lambda ax: ax.errorbar(table['size'], o.error, yerr=[o.error-o.low, o.high-o.error], color=COLORS[4], marker='o', capsize=2)
-    return error_figure(points, 'Labelled reports', synthetic, xscale='log')
+    points = lambda ax: ax.errorbar(table['size'], o.error, yerr=[o.error-o.low, o.high-o.error], color=COLORS[4], marker='o', capsize=3,
+                                    label='logistic regression, 95 % interval')
+    return error_figure(points, 'labelled reports (log scale)', synthetic, xscale='log', xticks=list(table['size']),
+                        xticklabels=[str(o) for o in table['size']])
 
 def noise_figure(
     table:pd.DataFrame, # of `noise_curve`
@@ -72,8 +84,8 @@ def noise_figure(
         ax.plot(o.noise, o.apparent, color=COLORS[3], marker=MARKERS[1], linestyle='', label='noisy test: seen')
         ax.plot(o.noise, o.true_error, color=COLORS[4], marker=MARKERS[0], label='true error')
         ax.errorbar(o.noise+.25, o.audit, yerr=[o.audit-o.low, o.high-o.audit], color=COLORS[2], marker=MARKERS[2], linestyle='', capsize=2,
-                    label='audit sample')
-    return error_figure(lines, 'Labels turned over (%)', synthetic)
+                    label='audit sample, 95 % interval')
+    return error_figure(lines, 'labels turned over (%)', synthetic, xticks=list(o.noise))
 
 # %% ../../nbs/report/annotation_figures.ipynb #fce72898
 def confusion_beside(

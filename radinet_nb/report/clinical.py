@@ -140,25 +140,26 @@ def agents_figure(
     metrics=('accuracy', 'precision', 'recall'), # one panel each
     synthetic:bool=False, # write so on its face
 ):
-    "Every agent with interval, the published value hollow (karam2021, Table 6)"
+    "Every agent with interval, the published value hollow below it (karam2021, Table 6)"
     names = list(dict.fromkeys(table.model))
     kinds = ['average' if o.startswith('Average') else 'reader' if ', ' in o else 'network' for o in names]
     y = -(np.arange(len(names)) + .7*np.cumsum([a!=b for a,b in zip(kinds, [kinds[0], *kinds], strict=False)]))
     look = dict(reader=dict(marker='s', color=COLORS[1]), average=dict(marker='D', color=COLORS[3]), network=dict(marker='o', color=COLORS[0]))
     with style():
-        fig, axes = plt.subplots(1, len(metrics), figsize=(7, .9+.24*len(names)), sharey=True, squeeze=False)
+        fig, axes = plt.subplots(1, len(metrics), figsize=(7, .9+.27*len(names)), sharey=True, squeeze=False)
         for ax, metric in zip(axes[0], metrics, strict=True):
             rows = table[table.metric==metric].set_index('model').reindex(names)
             ax.hlines(y, 100*rows.low, 100*rows.high, color='black', linewidth=1)
             for name, kind, at in zip(names, kinds, y, strict=True):
                 ax.plot(100*rows.value[name], at, markersize=5.5, markeredgecolor='black', markeredgewidth=.6, clip_on=False, zorder=3,
                         linestyle='none', **look[kind])
-            ax.plot(100*rows.published.astype(float), y, 'd', color='none', markeredgecolor='black', markersize=8, markeredgewidth=.9)
+                ax.plot(100*rows.published.astype(float)[name], at-.36, color='white', markeredgecolor=look[kind]['color'], markeredgewidth=1.2,
+                        marker=look[kind]['marker'], markersize=4.5, linestyle='none', clip_on=False, zorder=2)
             ax.set(xlabel=f'{LABELS[metric]} (%)', xlim=(-3, 103), yticks=y, yticklabels=[o.replace('_', ' ') for o in names])
             ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
         marks = [plt.Line2D([], [], linestyle='none', markeredgecolor='black', label=k, **v) for k,v in look.items()]
-        marks.append(plt.Line2D([], [], linestyle='none', marker='d', color='none', markeredgecolor='black', markersize=8, label='published'))
-        fig.legend(handles=marks, loc='outside lower center', ncols=4)
+        marks.append(plt.Line2D([], [], linestyle='none', marker='o', color='white', markeredgecolor='black', markersize=4.5, label='hollow, below: published'))
+        fig.legend(handles=marks, loc='outside lower center', ncols=4, handletextpad=.2)
         return finish(fig, synthetic)
 
 # %% ../../nbs/report/clinical.ipynb #e3f041d4

@@ -150,7 +150,7 @@ def visit_figure(
             right.hist([since[o['visit'] == k] for k in visits[1:]], bins, stacked=True, color=[COLORS[1], COLORS[4]], edgecolor='black', linewidth=.4)
             right.axvline(1, color='black', linewidth=.8, linestyle=(0, (2, 2)))
             # most come back within weeks: on a linear scale nobody would see those who come years later
-            right.set(xlabel='years since the previous case', ylabel='cases (log scale)', yscale='log', ylim=(.8, None))
+            right.set(xlabel='years since the previous case (dashed: one year)', ylabel='cases (log scale)', yscale='log', ylim=(.8, None))
             right.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter('{x:.0f}'))
         return finish(fig, synthetic)
 

@@ -58,9 +58,10 @@ def stage_evidence(
 
 def mean_history(
     runs:list[Run], # of one model
-)->pd.DataFrame: # epoch, train_loss
+)->pd.DataFrame: # epoch, train_loss, seeds
     "Mean training loss over seeds, as long as every seed still trained"
-    return pd.concat([r.history.set_index('epoch').train_loss for r in runs], axis=1).dropna().mean(axis=1).rename('train_loss').reset_index()
+    loss = pd.concat([r.history.set_index('epoch').train_loss for r in runs], axis=1).dropna().mean(axis=1).rename('train_loss')
+    return loss.reset_index().assign(seeds=len(runs))
 
 # %% ../../nbs/report/ledger.ipynb #f1d80320
 KEYS = dict(performance=lambda m: f'wrist/{m}', ablation=lambda m: f'wrist/{m}', targets=lambda m: '/'.join(target_key(m)))

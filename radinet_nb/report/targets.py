@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..analysis.significance import adjust
 from ..learning.chains import PRETRAINING, pretraining_of, target_chains
-from .figures import COLORS, finish, style
+from .figures import COLORS, LABELS, MARKERS, finish, performance_key, style
 from .performance import model_table, paired_differences
 from .published import beside, published
 
@@ -108,18 +108,20 @@ def targets_figure(
     rows = table[table.metric == metric]
     targets = list(dict.fromkeys(rows.target))
     with style():
-        fig, axes = plt.subplots(1, len(targets), figsize=(max(3.4, 1.7*len(targets) + .8), 2.9), sharey=True, squeeze=False)
+        fig, axes = plt.subplots(1, len(targets), figsize=(7 if len(targets) > 1 else 3.8, 3), sharey=True, squeeze=False)
         axes = axes[0]
         for ax, target in zip(axes, targets, strict=True):
             for i, o in enumerate(rows[rows.target == target].itertuples()):
-                color = COLORS[i % len(COLORS)]
-                ax.errorbar(i, o.value, [[max(0, o.value - o.low)], [max(0, o.high - o.value)]], fmt='o', color=color, capsize=3)
-                if not pd.isna(o.published): ax.plot(i + .25, o.published, 'o', mfc='white', mec=color)
+                color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+                ax.errorbar(i, o.value, [[max(0, o.value - o.low)], [max(0, o.high - o.value)]], fmt=marker, color=color, ecolor='black', elinewidth=1,
+                            markersize=6, markeredgecolor='black', markeredgewidth=.6, capsize=2.5)
+                if not pd.isna(o.published): ax.plot(i + .3, o.published, marker, markersize=4.5, mfc='white', mec=color, markeredgewidth=1.3)
             n = rows[rows.target == target].n.iloc[0]
-            ax.set_xticks(range(len(PRETRAINING)), list(PRETRAINING), rotation=60, ha='right')
-            ax.set(title=f'{target} ({n} test images)', xlim=(-.6, len(PRETRAINING) - .2))
+            ax.set_xticks(range(len(PRETRAINING)), list(PRETRAINING), rotation=60, ha='right', rotation_mode='anchor')
+            ax.set(title=f'{target} (n = {n})', xlim=(-.6, len(PRETRAINING) - .2))
             if metric == 'auc': ax.axhline(.5, color='0.7', lw=.8, ls=':')
-        axes[0].set_ylabel({'auc': 'AUC'}.get(metric, metric))
+        axes[0].set_ylabel(LABELS.get(metric, metric))
+        fig.legend(*performance_key(axes[0], rows.published.notna().any()), loc='outside lower center', ncols=2)
         finish(fig, synthetic)
     return fig
 
