@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).parent
-SIZES = {'mobilenet_v2': dict(batch=32, images=128), 'densenet169': dict(batch=16, images=32), 'densenet51': dict(batch=32, images=128)}
+SIZES = {'mobilenet_v2': dict(batch=32, images=256), 'densenet169': dict(batch=16, images=64), 'densenet51': dict(batch=32, images=128)}
 
 
 def pictures(folder, n):
@@ -56,7 +56,12 @@ def fastai_learner(name, table, args):
     named = table.assign(label=table.label.map({0: 'none', 1: 'fracture'}))
     dls = ImageDataLoaders.from_df(named, path='/', fn_col='path', label_col='label', valid_col='valid', item_tfms=Resize(args.pixels),
                                    batch_tfms=aug_transforms(), bs=SIZES[name]['batch'], num_workers=args.workers, device=torch.device(args.device))
-    learn = vision_learner(dls, getattr(models, name), pretrained=False, loss_func=CrossEntropyLossFlat(), n_out=2)
+
+    def arch(pretrained): # fastai 2.8 does not find where to cut a MobileNet, and does not hand its argument `cut` on
+        whole = getattr(models, name)()
+        return torch.nn.Sequential(whole.features, torch.nn.AdaptiveAvgPool2d(1), whole.classifier)
+    learn = vision_learner(dls, arch if name.startswith('mobilenet') else getattr(models, name), pretrained=False,
+                           loss_func=CrossEntropyLossFlat(), n_out=2)
     learn.unfreeze()
     return learn, 0.
 
