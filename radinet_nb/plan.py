@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['KINDS', 'STAGES', 'SECTIONS', 'WHOLE', 'PAPERS', 'Parameter', 'notebook_parameters', 'check_parameters',
            'notebook_name', 'section_notebook', 'nearest', 'load_profile', 'general_choice', 'Node', 'Graph',
-           'add_ablation', 'add_targets', 'add_controls', 'add_clinical', 'karam2021', 'make_plan', 'code_of',
-           'code_hash']
+           'add_ablation', 'add_staged', 'add_targets', 'add_controls', 'add_clinical', 'karam2021', 'make_plan',
+           'code_of', 'code_hash']
 
 # %% ../nbs/plan.ipynb #0fa2195f
 import ast, difflib, hashlib, re
@@ -64,7 +64,7 @@ def notebook_name(notebook): return '/'.join(Path(notebook).with_suffix('').part
 STAGES = ('radiology', 'wrist', 'target', 'control') # sections that are parameters of stage.ipynb
 SECTIONS = ('ingest', 'datasets', 'chains', 'general', *STAGES, 'annotation', 'performance', 'ablation', 'targets', 'clinical', 'correlation', 'features',
             'evidence', 'report')
-WHOLE = ('seeds', 'threads', 'controls', 'target_parts', 'report_labels', 'minimal', 'reader_study') # what a profile says of the whole
+WHOLE = ('seeds', 'threads', 'controls', 'target_parts', 'report_labels', 'minimal', 'staged', 'reader_study') # what a profile says of the whole
 
 def section_notebook(section, root): # where the notebook of a section stands
     papers = root/'nbs'/'papers'
@@ -170,6 +170,17 @@ def add_ablation(g:Graph, ingested:str)->list[str]:
             res.append(g.add('stage', f'{name}_minimal.seed{seed}', params, ingested=ingested, source=source))
     return res
 
+def add_staged(g:Graph, ingested:str, annotated:str)->list[str]:
+    "The models of `staged`, by the paper's schedule and once more by the staged one: same start, data and seed"
+    res = []
+    for name, scale in (g.profile.get('staged') or {}).items():
+        if name not in MODELS: raise InputError(f'no model is called {name!r}', where='staged', mend=f'did you mean {nearest(name, MODELS)}?')
+        for seed in g.profile['seeds']:
+            params = dict(seed=seed, threads=g.profile['threads'], name=f'{name}_staged') | g.section('wrist') | {'schedule': 'staged'} | (scale or {})
+            source = g.made.get((source_of(name), seed), '')
+            res += [g.made[name, seed], g.add('stage', f'{name}_staged.seed{seed}', params, ingested=ingested, source=source, annotated=annotated)]
+    return res
+
 def add_targets(g:Graph, ingested:str, annotated:str, wrist:list[str])->str:
     "Tables 4 and 5: the four beginnings on every target of the profile; the wrist's models stand for themselves unless it trains them on other data"
     parts = g.profile.get('target_parts') or {}
@@ -211,9 +222,10 @@ def karam2021(
     found = dict(
         datasets=g.add('datasets', 'main', g.section('datasets'), ingested=data),
         chains=g.add('chains', 'main', g.section('chains'), ingested=data if pairs else '', general=g.made['General', first],
-                     runs=[g.made['RadiNet_wrist', first]]),
+                     runs=[g.made['RadiNet_wrist', first]], staged=add_staged(g, data, annotated)),
         annotation=annotation,
-        performance=g.add('performance', 'main', g.section('performance'), runs=models, controls=add_controls(g, data), ingested=data),
+        performance=g.add('performance', 'main', g.section('performance'), runs=models, controls=add_controls(g, data), ingested=data,
+                          radiology=[g.made[k, seed] for seed in profile['seeds'] for k, v in CHAINS.items() if v[-1] == 'radiology']),
         ablation=g.add('ablation', 'main', g.section('ablation'), runs=models + minimal, annotated=annotated) if minimal else '',
         targets=add_targets(g, data, annotated, models),
         correlation=g.add('correlation', 'main', g.section('correlation'), runs=models, ingested=data),

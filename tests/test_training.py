@@ -3,7 +3,6 @@ import multiprocessing
 import os
 import random
 import signal
-import time
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from radinet_nb.data.cache import build_cache
+from radinet_nb.data.runs import load_run
 from radinet_nb.data.studies import split_studies, study_table
 from radinet_nb.errors import InputError
 from radinet_nb.learning.checkpoints import checkpoint_folder
@@ -137,36 +137,56 @@ def test_a_stage_records_who_learned_when(wrists, source, tmp_path):
     assert rates.columns.tolist() == ['epoch', 'phase', 'block', 'trainable', 'rate']
     assert rates[rates.epoch == 0].query('trainable').block.tolist() == ['head']
     assert rates[rates.epoch == 1].trainable.all() and (rates.rate[rates.trainable] == .001).all()
+    carried = run.table('carried.csv').set_index('block')
+    assert carried.loc['all', ['carried', 'new', 'left']].to_dict() == run.record['carried'] and carried.carried['head'] == 0 < carried.carried['block4']
+    assert list(run.record['epoch_seconds']) == ['warm-up', 'fine-tuning'] and min(run.record['epoch_seconds'].values()) > 0
 
 
-def start(*args, **kwargs):
-    process = multiprocessing.get_context('fork').Process(target=lambda: train_stage(*args, **kwargs), daemon=True)
+class Killer(Callback):
+    "SIGKILL at the n-th event of this process, whichever that is: amid a batch, between the plateau and the checkpoint, before the next epoch"
+    order = 61.5  # the plateau has counted the epoch, the checkpoint is not written
+
+    def __init__(self, at): self.at = at
+
+    def __call__(self, event_name):
+        self.at -= 1
+        if self.at == 0: os.kill(os.getpid(), signal.SIGKILL)
+
+
+EVENTS = 110  # an epoch has 58
+
+
+def in_child(at, *args, **kwargs):
+    "Train in a process of its own, killed at event `at` (0: never), or just before a checkpoint gets its name where `at` is a text; its exit code"
+    def train():
+        import radinet_nb.learning.checkpoints as checkpoints
+        import radinet_nb.learning.transfer as transfer
+        if at == 'torn':
+            write = checkpoints.save_file
+            checkpoints.save_file = lambda *a, **k: (write(*a, **k), os.kill(os.getpid(), signal.SIGKILL))
+        make = transfer.make_learner
+        transfer.make_learner = lambda *a, **k: make(*a, **k).add_cb(Killer(0 if at == 'torn' else at))
+        train_stage(*args, **kwargs)
+    process = multiprocessing.get_context('fork').Process(target=train, daemon=True)
     process.start()
-    return process
+    process.join()
+    return process.exitcode
 
 
 @pytest.mark.parametrize('schedule', [dict(schedule='paper', warmup=2, epochs=4), dict(schedule='staged', epochs=1)])
-def test_killed_at_random_moments_it_ends_the_same(wrists, source, tmp_path, schedule):
-    kwargs = SMALL | schedule | dict(source=source, lr=.002, augmentation=.5)
-    began = time.perf_counter()
-    process = start(*wrists, tmp_path/'whole', **kwargs)
-    process.join()
-    seconds, rng, kills = time.perf_counter() - began, random.Random(5), 0
-    while kills < 5:
-        process = start(*wrists, tmp_path/'killed', **kwargs)
-        process.join(rng.uniform(.2, .7)*seconds)
-        if process.exitcode is not None: break
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        kills += 1
-    if process.exitcode: start(*wrists, tmp_path/'killed', **kwargs).join()
-    from radinet_nb.data.runs import load_run
+def test_killed_at_five_random_moments_it_ends_the_same(wrists, source, tmp_path, schedule):
+    "Each process reaches the next epoch at most, so that there is something left to kill; one dies while it writes"
+    kwargs, rng = SMALL | schedule | dict(source=source, lr=.002, augmentation=.5), random.Random(5)
+    assert in_child(0, *wrists, tmp_path/'whole', **kwargs) == 0
+    moments = [rng.randint(1, EVENTS) for _ in range(4)]
+    for at in [*moments[:2], 'torn', *moments[2:]]: assert in_child(at, *wrists, tmp_path/'killed', **kwargs) == -signal.SIGKILL
+    assert in_child(0, *wrists, tmp_path/'killed', **kwargs) == 0
     whole, killed = load_run(tmp_path/'whole'), load_run(tmp_path/'killed')
-    print(kills, 'kills; went on after', killed.record['resumed'], 'epochs')
-    assert kills >= 2 and killed.record['resumed'] and whole.record['resumed'] == []
+    print('killed at events', moments, 'and while writing; went on after', killed.record['resumed'], 'epochs')
+    assert killed.record['resumed'] and whole.record['resumed'] == []
     pd.testing.assert_frame_equal(killed.history.drop(columns='run'), whole.history.drop(columns='run'), check_exact=True)
     pd.testing.assert_frame_equal(killed.predictions.drop(columns='run'), whole.predictions.drop(columns='run'), check_exact=True)
-    assert (killed.folder/'weights.safetensors').read_bytes() == (whole.folder/'weights.safetensors').read_bytes()
+    assert killed.weights.read_bytes() == whole.weights.read_bytes()
     assert not checkpoint_folder(tmp_path/'killed').exists()
 
 
@@ -228,13 +248,33 @@ def refused(told, *args, **kwargs):
     return str(e.value)
 
 
-def test_wrong_use_is_told_in_one_line(wrists, source, tmp_path):
+def test_a_stage_without_positives_is_told(wrists, tmp_path):
     studies, cache = wrists
-    out = tmp_path/'run'
     healthy = studies.assign(label=studies.label.where(studies.label == 0))
-    refused('one class only .* rows of class none', healthy, cache, out)
-    refused('the valid split holds one class only', studies[(studies.split != 'valid') | (studies.label == 1)], cache, out)
-    refused('the weights are of densenet51 and the stage builds mobilenet_v2; set backbone', *wrists, out, source=source, backbone='mobilenet_v2')
+    refused(r'the train split holds one class only \(\d+ rows of class none\)', healthy, cache, tmp_path/'run')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('split', ['valid', 'test'])
+def test_one_class_validation_is_told(wrists, tmp_path, split):
+    studies, cache = wrists
+    refused(f'the {split} split holds one class only', studies[(studies.split != split) | (studies.label == 1)], cache, tmp_path/'run')
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_backbone_are_told(wrists, source, tmp_path):
+    "Those of a run, and those of a file that says nothing of itself"
+    told = 'the weights are of densenet51 and the stage builds mobilenet_v2; set backbone to densenet51'
+    refused(told, *wrists, tmp_path/'run', source=source, backbone='mobilenet_v2')
+    torch.save(Toy().state_dict(), tmp_path/'toy.pth')
+    refused('tensors of densenet51 are in the file; name weights of the same backbone', *wrists, tmp_path/'run', source=tmp_path/'toy.pth')
+    assert [o.name for o in tmp_path.iterdir()] == ['toy.pth']
+
+
+@pytest.mark.parametrize('wrong, told', [(dict(schedule='stages'), "no schedule is called 'stages'; write paper or staged"),
+                                         (dict(precision='half'), "'half' is unknown; write auto, bf16, fp16, fp32 or fp64")])
+def test_misspelt_choices_are_told(wrists, tmp_path, wrong, told):
+    refused(told, *wrists, tmp_path/'run', **wrong)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,9 +8,11 @@ __all__ = ['Phase', 'paper_schedule', 'staged_schedule', 'summary', 'free_blocks
            'fit_schedule']
 
 # %% ../../nbs/learning/schedules.ipynb #4b118142
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -73,11 +75,12 @@ def staged_schedule(
     lr:float=1e-3, # of the head
     n_blocks:int=4, # blocks of the body to free, one a step, last first
     spread:float=100., # how many times slower the first free block learns than the head
+    as_they_are:bool=False, # no augmentation while the body is frozen: quicker by far
     random_start:bool=False, # nothing was carried: one cycle over everything instead
 )->list[Phase]:
     "Discriminative rates and one more block free at each step (gradual unfreezing, after ULMFiT)"
     if random_start: return [Phase('whole', epochs*(n_blocks + 1), 'all', lr, policy='one_cycle')]
-    steps = [Phase('head', epochs, 'head', lr, policy='one_cycle')]
+    steps = [Phase('head', epochs, 'head', lr, policy='one_cycle', as_they_are=as_they_are)]
     return steps + [Phase(f'step {i}', epochs, f'last {i}' if i < n_blocks else 'all', lr/2**i, lr/2**i/spread, 'one_cycle')
                     for i in range(1, n_blocks + 1)]
 
@@ -139,7 +142,8 @@ class History(Callback):
     order = 59
     def __init__(self, total:int): # epochs of all phases, for the progress line
         self.rows, self.total, self.phase, self.learns, self.names = [], total, '', [], []
-        self.best_loss, self.best = float('inf'), None
+        self.best_loss, self.best, self.seconds = float('inf'), None, {}
+    def before_epoch(self): self.began = time.perf_counter()
     def before_train(self): self.loss_sum, self.n, self.rates = 0., 0, [0.]*len(self.learns)
     def after_batch(self):
         if not self.training: return
@@ -154,12 +158,13 @@ class History(Callback):
         if not np.isfinite(row['train_loss']):
             raise InputError(f'the loss became {row["train_loss"]} in epoch {row["epoch"]}', where='training', mend='lower the learning rate')
         self.rows.append(row)
+        self.seconds.setdefault(self.phase, []).append(time.perf_counter() - self.began)
         self.learn.epochs_done = len(self.rows)
         if row['valid_loss'] < self.best_loss:
             self.best_loss, self.best = row['valid_loss'], {k: v.detach().cpu().clone() for k, v in self.learn.model.state_dict().items()}
         say_progress(f'epoch {len(self.rows)} of {self.total}, validation loss {row["valid_loss"]:.3f}')
-    def state_dict(self): return dict(rows=self.rows, best_loss=self.best_loss, best=self.best)
-    def load_state_dict(self, state): self.rows, self.best_loss, self.best = state['rows'], state['best_loss'], state['best']
+    def state_dict(self): return dict(rows=self.rows, best_loss=self.best_loss, best=self.best, seconds=self.seconds)
+    def load_state_dict(self, state): self.rows, self.best_loss, self.best, self.seconds = (state[k] for k in ('rows', 'best_loss', 'best', 'seconds'))
 
 # %% ../../nbs/learning/schedules.ipynb #47956415
 def accuracy(pred, target): return (pred.argmax(dim=1) == target).float().mean()
@@ -243,11 +248,12 @@ def fit_schedule(
     checkpoint:Checkpoint|None=None, # where the state goes after every epoch, and comes from; None: nowhere
     ask_once:bool=True, # a frozen body is asked once for images that stay the same
 )->pd.DataFrame: # the history, one row an epoch
-    "Train phase by phase, each with a fresh optimizer, and end on the weights of the lowest validation loss"
+    "Train phase by phase, each with a fresh optimizer, and end on the weights of the lowest validation loss; seconds an epoch in `learn.epoch_seconds`"
     history = History(sum(o.epochs for o in schedule))
     with learn.no_bar(), learn.no_logging():
         try:
             for i, phase in enumerate(schedule): fit_phase(learn, phase, history, checkpoint, i, ask_once)
         except InputError as e: raise InputError(e.what, e.where, e.mend) from None # fastai puts a line of its own before it
     learn.model.load_state_dict(history.best)
+    learn.epoch_seconds = {k: median(v) for k, v in history.seconds.items()}
     return pd.DataFrame(history.rows)

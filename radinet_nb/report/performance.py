@@ -31,7 +31,8 @@ def average_predictions(
     for name, f in zip(names, frames, strict=True):
         if len(f) != len(first) or not (f[keys] == first[keys]).all(axis=None):
             raise InputError('this run was tested on other rows than the first', where=name, mend='compare runs of one ingest')
-    return first.assign(probability=np.mean([f.probability for f in frames], axis=0))
+    columns = ['probability', *(o for o in first if o.startswith('p_'))] # the second of a run on more than two classes
+    return first.assign(**{o: np.mean([f[o] for f in frames], axis=0) for o in columns})
 
 def average_seeds(
     runs:list, # runs of one model, one a seed

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLE4', 'PRINTED', 'by_target', 'targets_table', 'wide', 'targets_differences', 'baseline_table', 'targets_figure',
-           'ablation_table']
+           'ablation_table', 'schedules_table']
 
 # %% ../../nbs/report/targets.ipynb #2368cfd5
 import matplotlib.pyplot as plt
@@ -14,7 +14,7 @@ import pandas as pd
 from ..analysis.significance import adjust
 from ..learning.chains import PRETRAINING, pretraining_of, target_chains
 from .figures import COLORS, LABELS, MARKERS, finish, performance_key, style
-from .performance import model_table, paired_differences
+from .performance import by_model, model_table, paired_differences
 from .published import beside, published
 
 TABLE4 = ('accuracy', 'precision', 'recall', 'f1', 'kappa', 'auc')
@@ -146,4 +146,25 @@ def ablation_table(
                                 without=[each.value[f'{name}_minimal', o] for o in table.metric], train_without=n_train[f'{name}_minimal'],
                                 stated=[stated.get((name, o), np.nan) for o in table.metric]))
     columns = ['model', 'metric', 'with_labels', 'without', 'difference', 'low', 'high', 'p', 'stated', 'train_with', 'train_without']
+    return pd.concat(res, ignore_index=True)[columns] if res else pd.DataFrame(columns=columns)
+
+# %% ../../nbs/report/targets.ipynb #45b615b7
+def schedules_table(
+    runs:list, # runs of models by the paper's schedule, and of the same names with `_staged`
+    metrics:tuple=('accuracy', 'auc'), # which
+    **options, # of `paired_differences`
+)->pd.DataFrame: # model, metric, paper, staged, difference, low, high, p, seeds, epochs_paper, epochs_staged, seconds_paper, seconds_staged
+    "Each model by the staged schedule minus the same by the paper's, paired by patient"
+    res, groups = [], by_model(runs)
+    for name, paper in groups.items():
+        staged = groups.get(f'{name}_staged', [])
+        if not staged: continue
+        pair = {'paper': paper, 'staged': staged}
+        each = model_table(paper + staged, metrics, **options).set_index(['model', 'metric'])
+        table = paired_differences(paper + staged, f'{name}_staged', metrics, **options).drop(columns='baseline')
+        cost = {f'{what}_{k}': float(np.mean([r.record[what] for r in o])) for what in ('epochs', 'seconds') for k, o in pair.items()}
+        res.append(table.assign(model=name, paper=[each.value[name, o] for o in table.metric],
+                                staged=[each.value[f'{name}_staged', o] for o in table.metric], seeds=len(paper), **cost))
+    columns = ['model', 'metric', 'paper', 'staged', 'difference', 'low', 'high', 'p', 'seeds', 'epochs_paper', 'epochs_staged', 'seconds_paper',
+               'seconds_staged']
     return pd.concat(res, ignore_index=True)[columns] if res else pd.DataFrame(columns=columns)
