@@ -24,12 +24,12 @@ def checkout(
 
 # %% ../nbs/checkout.ipynb #5f5338b7
 def run_alone(
-    name:str, # `PAPER/NOTEBOOK`
+    notebook:str, /, # `PAPER/NOTEBOOK`
     **params, # those that differ from the defaults
 )->Path: # folder of its run
     "Execute a paper notebook in a process of its own, in a temporary folder"
     import papermill
     folder = Path(mkdtemp(prefix='radinet-'))
-    papermill.execute_notebook(checkout()/'nbs'/'papers'/f'{name}.ipynb', folder/'notebook.ipynb', parameters=params | {'out': str(folder/'run')},
+    papermill.execute_notebook(checkout()/'nbs'/'papers'/f'{notebook}.ipynb', folder/'notebook.ipynb', parameters=params | {'out': str(folder/'run')},
                                kernel_name='python3', language='python', progress_bar=False, log_output=False)
     return folder/'run'

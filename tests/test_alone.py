@@ -1,0 +1,18 @@
+"Each notebook of the papers runs by plain papermill, at its defaults: `pytest -m alone`, ten minutes on two cores, left out of make test"
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT/'nbs'/'papers').rglob('*.ipynb'))
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize('notebook', NOTEBOOKS, ids=lambda o: o.stem)
+def test_a_notebook_runs_alone(notebook, tmp_path):
+    command = [sys.executable, '-m', 'papermill', str(notebook), str(tmp_path/'nb.ipynb'), '-k', 'python3', '-p', 'out', str(tmp_path/'run')]
+    res = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert res.returncode == 0, res.stderr[-2000:]
+    assert (tmp_path/'run'/'record.json').is_file()
