@@ -94,21 +94,23 @@ def type_gaps(
                     'low': low, 'high': high, 'note': note})
     return pd.DataFrame(res)
 
-# %% ../../nbs/report/fracture_types.ipynb #5bcb2177
+# %% ../../nbs/report/fracture_types.ipynb #1abda4b2
 def said_of(
     table:pd.DataFrame, # from `auc_by_type`
     gaps:pd.DataFrame, # from `type_gaps`; empty where a type is missing
-)->str: # one or two sentences
+    best:str='RadiNet_wrist', # whose verdict it is; the first model where it is not among them
+)->str: # a few sentences
     "What so many cases can tell of the types, in words"
     n = table[table.model == table.model.iloc[-1]].set_index('type').fractured
     said = f'{table.sound.iloc[0]} sound test cases and {n["all"]} fractured: ' + ', '.join(f'{v} {k}' for k, v in n.items() if k != 'all') + '.'
     if gaps.empty: return said + ' Too few for a comparison of types.'
     easy, hard = gaps.columns[1:3]
-    last = gaps.iloc[-1]
-    who = last.model if len(gaps) == 1 else 'on average over the models'
-    verdict = f'{hard} fractures are harder than {easy} ones' if last.low > 0 else f'{hard} fractures are easier than {easy} ones' if last.high < 0 else \
+    one = gaps[gaps.model == best].iloc[0] if (gaps.model == best).any() else gaps.iloc[0]
+    verdict = f'{hard} fractures are harder than {easy} ones' if one.low > 0 else f'{hard} fractures are easier than {easy} ones' if one.high < 0 else \
         f'these cases cannot tell whether {hard} fractures are harder than {easy} ones'
-    return f'{said} Their AUC differs by {last.difference:.2f} ({last.low:.2f} to {last.high:.2f}, {who}): {verdict}.'
+    said += f' AUC of {one.model} {one[easy]:.2f} {easy} and {one[hard]:.2f} {hard}, difference {one.difference:.2f} ({one.low:.2f} to {one.high:.2f}): {verdict}.'
+    last = gaps.iloc[-1]
+    return said if len(gaps) == 1 else f'{said} On average over the models the difference is {last.difference:.2f} ({last.low:.2f} to {last.high:.2f}).'
 
 # %% ../../nbs/report/fracture_types.ipynb #07b89d36
 def types_figure(
