@@ -92,6 +92,10 @@ def test_whole_patient_is_the_broken_one_before():
     cam = camera_for(whole, 'lateral', 128)
     diff = np.abs(shadow(whole, cam)[0]-shadow(broken, cam, broken=False)[0])
     assert diff.max()<1e-4
+    # and the fracture moves nothing but its own bones: other bones and soft tissue stay to the last bit
+    moved = shadow(broken, cam)[0]-shadow(broken, cam, broken=False)[0]
+    near = sum(bone_shadow(b, cam, k)[0] for b in broken.bones if b.breaks for k in (True, False))>0
+    assert np.abs(moved[near]).max()>.1 and not moved[~near].any() and .5<(~near).mean()<1
 
 
 def test_a_united_fracture_has_no_box_but_a_scar():
