@@ -32,10 +32,10 @@ def halved(thumbs:np.ndarray)->np.ndarray: # n x 16 x 16 float32
     "Thumbs of half the side"
     return thumbs[..., :32].astype(np.float32).reshape(-1, 16, 2, 16, 2).mean((2, 4))
 
-# %% ../../nbs/data/leaks.ipynb #2aca1b38
+# %% ../../nbs/data/leaks.ipynb #eecd0aae
 def like_pairs(
     a:np.ndarray, b:np.ndarray, # thumbs of the images to compare, n x 2 x 32 x 33 uint8
-    likeness:float=.97, # correlation of their edges
+    likeness:float=.98, # correlation of their edges
     mirrored:bool=False, # compare with the mirror images of b
     block:int=512, # images compared at a time
 )->np.ndarray: # k x 2: which image of a is like which of b
