@@ -75,6 +75,7 @@ def label_rows(ax, x, row):
     texts = [row.part, size, str(row.channels), str(row.layers) if body else '', count(row.parameters)]
     for i, text in enumerate(texts): ax.text(x, -1.4 - .27*i, text, ha='center', va='top', fontsize=6.5, fontweight='bold' if i == 0 else 'normal')
 
+# %% ../../nbs/report/drawings.ipynb #46901541
 def network_figure(
     table:pd.DataFrame, # from `network_table`
     classes:list, # names of the outputs
@@ -162,6 +163,7 @@ def pile(ax, x, y, images, side=.95):
         if img is not None: ax.imshow(img, cmap='gray', vmin=0, vmax=255, extent=(left, left + wide, low, low + side), zorder=3 + i)
         ax.add_patch(Rectangle((left, low), wide, side, facecolor='white' if img is None else 'none', edgecolor='#404040', linewidth=.6, zorder=3 + i))
 
+# %% ../../nbs/report/drawings.ipynb #fef67172
 def chain_figure(
     steps:pd.DataFrame, # from `chain_table`, with columns head (above each stage), data and task (below)
     tables:list, # `network_table` of each stage
