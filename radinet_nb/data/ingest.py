@@ -6,15 +6,14 @@
 __all__ = ['check_options', 'file_code', 'find_file', 'read_journal', 'work_through', 'names_again', 'duplicates_of',
            'write_cases', 'check_places', 'sort_out', 'write_tables', 'ingest']
 
-# %% ../../nbs/data/ingest.ipynb #1fe7b47d
+# %% ../../nbs/data/ingest.ipynb #04a5b887
 import json
-from base64 import b85decode
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .convert import suffix_of
+from .convert import suffix_of, unspelled
 from .disk import whole_file
 from .identity import keyed_hash, read_key
 from .leaks import like_pairs
@@ -59,7 +58,7 @@ def read_journal(path:Path)->dict: # code -> what became of the file
         except ValueError: pass
     return done
 
-# %% ../../nbs/data/ingest.ipynb #4d440395
+# %% ../../nbs/data/ingest.ipynb #33ee746d
 def work_through(export:Path, out:Path, files:list, key:bytes, jobs, timeout, tell=None, **options)->tuple: # journal by code, names by code
     "Convert what the journal lacks, and note it there; on the way collect the names for scrubbing"
     from radinet_nb.data.runs import say_progress
@@ -67,7 +66,7 @@ def work_through(export:Path, out:Path, files:list, key:bytes, jobs, timeout, te
     def stamp(f): return [f.lstat().st_size, f.lstat().st_mtime_ns, options]
     known = read_journal(out/'journal.jsonl')
     suffix = suffix_of[options['image_format']]
-    whole = lambda o: 'image' not in o or 'thumbs' in o and (out/'images'/f"{o['image']}.{suffix}").exists()
+    whole = lambda o: 'image' not in o or 'thumb' in o and (out/'images'/f"{o['image']}.{suffix}").exists()
     done = {c: known[c] for f,c in codes.items() if c in known and known[c]['stamp'] == stamp(f) and whole(known[c])}
     todo, names = [f for f in files if codes[f] not in done], {}
     work = run_apart('radinet_nb.data.convert:convert', ((str(f),) for f in todo), jobs, timeout, folder=str(out/'images'), key=key, **options)
@@ -88,13 +87,13 @@ def names_again(files:dict, done:dict, names:dict, jobs, timeout)->dict: # code 
     found = run_apart('radinet_nb.data.convert:header_names', ((str(files[c]),) for c in again), jobs, timeout)
     return names | {again[i]: what for i,ok,what in found if ok}
 
-# %% ../../nbs/data/ingest.ipynb #3710ee8d
+# %% ../../nbs/data/ingest.ipynb #92552893
 def duplicates_of(
-    facts:pd.DataFrame, # columns code, pixels, thumbs
+    facts:pd.DataFrame, # columns code, pixels, thumb
 )->pd.DataFrame: # columns file, same_as, kind
     "Files whose pixels are those of an earlier file, or nearly so"
     codes, first = facts['code'].to_numpy(), facts.groupby('pixels').code.transform('first')
-    pictures = np.stack([np.frombuffer(b85decode(o), np.uint8) for o in facts['thumbs']]).reshape(-1, 2, 32, 33)
+    pictures = np.stack([unspelled(o) for o in facts['thumb']])[:, None]
     alone = np.flatnonzero(first == codes)
     # the earliest of those that a file is like; blank ones are like nothing
     like = {j: i for i,j in alone[like_pairs(pictures[alone], pictures[alone])][::-1] if i < j}

@@ -32,7 +32,7 @@ def halved(thumbs:np.ndarray)->np.ndarray: # n x 16 x 16 float32
     "Thumbs of half the side"
     return thumbs[..., :32].astype(np.float32).reshape(-1, 16, 2, 16, 2).mean((2, 4))
 
-# %% ../../nbs/data/leaks.ipynb #eecd0aae
+# %% ../../nbs/data/leaks.ipynb #fdb80eb6
 def like_pairs(
     a:np.ndarray, b:np.ndarray, # thumbs of the images to compare, n x 2 x 32 x 33 uint8
     likeness:float=.98, # correlation of their edges
@@ -41,7 +41,7 @@ def like_pairs(
 )->np.ndarray: # k x 2: which image of a is like which of b
     "All pairs of like images; thumbs of half the side say which pairs are worth a look"
     found = [np.zeros((0, 2), dtype=int)]
-    for variant in 0, 1:
+    for variant in range(a.shape[1]):
         px_a, px_b = a[:, variant], b[:, variant][..., ::-1] if mirrored else b[:, variant]
         rough = edges(halved(px_b))
         for i in range(0, len(px_a), block):
