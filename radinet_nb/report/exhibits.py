@@ -15,8 +15,8 @@ from fastcore.basics import patch
 
 from ..data.runs import Run, load_run, read_json
 from .claims import VERDICTS
-from .figures import CONTENTS, save_table
-from .page import Figure, Table, data_mark, interval_text, render_page
+from .figures import CONTENTS, data_mark, save_table
+from .page import Figure, Table, interval_text, render_page
 
 # %% ../../nbs/report/exhibits.ipynb #60114bcc
 def contents_of(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'MARKERS', 'DASHES', 'PLACES', 'CONTENTS', 'LABELS', 'place_of', 'style', 'synthetic_mark', 'finish',
-           'plain_name', 'note_content', 'save_figure', 'cell', 'save_table', 'tex', 'performance_figure',
+           'plain_name', 'data_mark', 'note_content', 'save_figure', 'cell', 'save_table', 'tex', 'performance_figure',
            'performance_key', 'loss_figure', 'region_name', 'venn_figure', 'upset_figure', 'roc_figure',
            'confusion_figure']
 
@@ -20,7 +20,6 @@ import pandas as pd
 
 from ..data.runs import read_json, write_json
 from ..errors import InputError
-from .page import data_mark
 
 # %% ../../nbs/report/figures.ipynb #123295e5
 #: light to dark, so that they differ in grey too (hues of Okabe and Ito 2008)
@@ -87,6 +86,14 @@ def plain_name(
 
 # %% ../../nbs/report/figures.ipynb #9b040b88
 CONTENTS = 'contents.json'
+
+def data_mark(
+    synthetic:bool, # the run's data are
+    source:str|None=None, # what this rests on where that is not the run's data: the name of real data, `synthetic`, or nothing for no data at all
+)->str: # `synthetic data`, `real data: NegEx release`, or nothing
+    "What a caption has to say of where its data come from"
+    if source is None: return 'synthetic data' if synthetic else ''
+    return source and ('synthetic data' if source == 'synthetic' else f'real data: {source}')
 
 def note_content(
     folder, # of the run
