@@ -26,7 +26,7 @@ def auc(run):
 
 @pytest.mark.slow
 def test_obvious_fractures_are_learned(wrists):
-    found = auc(train_stage(*wrists, backbone='densenet51', warmup=0, epochs=12, lr=0.001, batch_size=16, augmentation=0.25, threads=1))
+    found = auc(train_stage(*wrists, backbone='densenet51', warmup=0, epochs=9, lr=0.001, batch_size=16, augmentation=0.25, threads=1))
     print(found.to_dict())
     assert found.value >= 0.95, found
 

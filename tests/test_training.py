@@ -216,12 +216,11 @@ def test_in_parts_it_is_the_same_step_where_batch_norm_is_frozen(wrists, source,
         np.testing.assert_allclose(losses[parts].attrs['weights'], losses[1].attrs['weights'], atol=1e-5)
 
 
-@pytest.mark.parametrize('scale', [dict(warmup=1, epochs=0, precision='fp32'), dict(warmup=1, epochs=1, precision='fp64')])
-def test_two_processes_train_as_one_does(wrists, source, tmp_path, scale):
-    """In double precision with everything free, in single precision with the body frozen. With the body free, single precision rounds a different sum
-    in every order of adding, and Adam turns the sign of a gradient near nothing into a whole step: probabilities come out up to hundredths apart"""
+def test_two_processes_train_as_one_does(wrists, source, tmp_path):
+    """In double precision: single precision rounds a different sum in every order of adding, and Adam turns the sign of a gradient near nothing into a
+    whole step"""
     from radinet_nb.learning.networks import load_weights
-    kwargs = SMALL | dict(source=source, lr=.001) | scale
+    kwargs = SMALL | dict(source=source, warmup=1, epochs=1, lr=.001, precision='fp64')
     one = train_stage(*wrists, tmp_path/'one', **kwargs)
     two = train_stage(*wrists, tmp_path/'two', processes=2, **kwargs)
     apart = (one.predictions.probability - two.predictions.probability).abs().max()
