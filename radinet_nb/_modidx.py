@@ -1213,6 +1213,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'radinet_nb.plan': { 'radinet_nb.plan.Graph': ('plan.html#graph', 'radinet_nb/plan.py'),
                                  'radinet_nb.plan.Graph.__init__': ('plan.html#graph.__init__', 'radinet_nb/plan.py'),
                                  'radinet_nb.plan.Graph.add': ('plan.html#graph.add', 'radinet_nb/plan.py'),
+                                 'radinet_nb.plan.Graph.again': ('plan.html#graph.again', 'radinet_nb/plan.py'),
                                  'radinet_nb.plan.Graph.section': ('plan.html#graph.section', 'radinet_nb/plan.py'),
                                  'radinet_nb.plan.Graph.train': ('plan.html#graph.train', 'radinet_nb/plan.py'),
                                  'radinet_nb.plan.Node': ('plan.html#node', 'radinet_nb/plan.py'),

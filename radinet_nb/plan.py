@@ -159,26 +159,23 @@ class Graph:
                 res.append(done)
         return res
 
+    def again(self, name:str, variant:str, ingested:str, annotated:str='', **more)->list[str]:
+        "Add a model of the wrist once more for every seed, from the same start; ids of the new nodes"
+        return [self.add('stage', f'{name}_{variant}.seed{seed}',
+                         dict(seed=seed, threads=self.profile['threads'], name=f'{name}_{variant}') | self.section('wrist') | more,
+                         ingested=ingested, source=self.made.get((source_of(name), seed), ''), annotated=annotated) for seed in self.profile['seeds']]
+
 # %% ../nbs/plan.ipynb #a0bf0460
 def add_ablation(g:Graph, ingested:str)->list[str]:
     "Section 4.5.2: the models that the profile names in `minimal`, once more with experts' labels only"
-    res = []
-    for seed in g.profile['seeds']:
-        for name in g.profile.get('minimal') or []:
-            params = dict(seed=seed, threads=g.profile['threads'], name=f'{name}_minimal') | g.section('wrist')
-            source = g.made.get((source_of(name), seed), '')
-            res.append(g.add('stage', f'{name}_minimal.seed{seed}', params, ingested=ingested, source=source))
-    return res
+    return [o for name in g.profile.get('minimal') or [] for o in g.again(name, 'minimal', ingested)]
 
 def add_staged(g:Graph, ingested:str, annotated:str)->list[str]:
     "The models of `staged`, by the paper's schedule and once more by the staged one: same start, data and seed"
     res = []
     for name, scale in (g.profile.get('staged') or {}).items():
         if name not in MODELS: raise InputError(f'no model is called {name!r}', where='staged', mend=f'did you mean {nearest(name, MODELS)}?')
-        for seed in g.profile['seeds']:
-            params = dict(seed=seed, threads=g.profile['threads'], name=f'{name}_staged') | g.section('wrist') | {'schedule': 'staged'} | (scale or {})
-            source = g.made.get((source_of(name), seed), '')
-            res += [g.made[name, seed], g.add('stage', f'{name}_staged.seed{seed}', params, ingested=ingested, source=source, annotated=annotated)]
+        res += [g.made[name, seed] for seed in g.profile['seeds']] + g.again(name, 'staged', ingested, annotated, schedule='staged', **scale or {})
     return res
 
 def add_targets(g:Graph, ingested:str, annotated:str, wrist:list[str])->str:
