@@ -5,9 +5,9 @@
 The files are made here: 12-bit radiographs of 1,400 x 1,100 pixels, three in five uncompressed, the others RLE and JPEG 2000; half of them with a window,
 half over their own range. The plain loop does what a data scientist would write: `dcmread`, `apply_modality_lut`, `apply_voi_lut`, invert, scale to 8
 bits, pad and resize to 1,324 pixels with Pillow, save as PNG. It neither hashes ids, nor keeps a journal, nor looks for copies and burned-in text; `ours`
-does. `plain, our compression` saves by Pillow with the zlib settings that ours uses, so that mostly the rest is compared. Contestants take turns, each in a
-process of its own; ratios are taken within a round, medians over rounds. Where others use the machine, compare processor time. The pixels of the images
-are compared too. Results go to benchmarks/ingest.json.
+does. `plain, our compression` saves with the zlib settings that ours uses, so that only the rest is compared. Contestants take turns, each in a process of
+its own; ratios are taken within a round, medians over rounds. Where others use the machine, compare processor time. The pixels of the images are compared
+too. Results go to benchmarks/ingest.json.
 """
 import argparse
 import json

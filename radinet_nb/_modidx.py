@@ -688,7 +688,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'radinet_nb/data/convert.py'),
                                          'radinet_nb.data.convert.join_views': ( 'data/convert.html#join_views',
                                                                                  'radinet_nb/data/convert.py'),
-                                         'radinet_nb.data.convert.png_bytes': ('data/convert.html#png_bytes', 'radinet_nb/data/convert.py'),
                                          'radinet_nb.data.convert.safe_facts': ( 'data/convert.html#safe_facts',
                                                                                  'radinet_nb/data/convert.py'),
                                          'radinet_nb.data.convert.save_image': ( 'data/convert.html#save_image',

@@ -1,4 +1,4 @@
-"Each notebook of the papers runs by plain papermill, at its defaults: `pytest -m alone`, ten minutes on two cores, left out of make test"
+"Each notebook of the papers runs by plain papermill, at its defaults: `pytest -m alone`, which takes minutes and is left out of make test"
 import subprocess
 import sys
 from pathlib import Path

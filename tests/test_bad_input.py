@@ -51,8 +51,7 @@ def test_a_missing_folder(tmp_path): refused(reproduce_paper(tmp_path, 'hospital
 
 def test_an_empty_collection(tmp_path):
     (tmp_path/'empty').mkdir()
-    with pytest.raises(InputError, match='the folder is empty') as e: read_collection('hospital', tmp_path/'empty', key=tmp_path/'key')
-    assert one_line(e.value)
+    refused(reproduce_paper(tmp_path, f'hospital={tmp_path/"empty"}', '--set', f'ingest.key={tmp_path/"key"}'), 'the folder is empty', tmp_path)
 
 
 def test_a_label_of_seven(hospital, tmp_path):
