@@ -1619,6 +1619,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'radinet_nb/report/targets.py'),
                                            'radinet_nb.report.targets.targets_table': ( 'report/targets.html#targets_table',
                                                                                         'radinet_nb/report/targets.py'),
+                                           'radinet_nb.report.targets.varied': ( 'report/targets.html#varied',
+                                                                                 'radinet_nb/report/targets.py'),
                                            'radinet_nb.report.targets.wide': ('report/targets.html#wide', 'radinet_nb/report/targets.py')},
             'radinet_nb.reproduce': { 'radinet_nb.reproduce.alive': ('reproduce.html#alive', 'radinet_nb/reproduce.py'),
                                       'radinet_nb.reproduce.check_disk': ('reproduce.html#check_disk', 'radinet_nb/reproduce.py'),

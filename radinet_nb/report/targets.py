@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLE4', 'PRINTED', 'by_target', 'targets_table', 'wide', 'targets_differences', 'baseline_table', 'targets_figure',
-           'ablation_table', 'schedules_table']
+           'varied', 'ablation_table', 'schedules_table']
 
 # %% ../../nbs/report/targets.ipynb #2368cfd5
 import matplotlib.pyplot as plt
@@ -126,6 +126,23 @@ def targets_figure(
     return fig
 
 # %% ../../nbs/report/targets.ipynb #a31bdc41
+def varied(
+    runs:list, # runs of models, and of the same names with `_variant` behind them
+    variant:str, # `minimal` or `staged`
+    metrics:tuple, # which
+    minus:bool, # take the model minus its variant; otherwise the variant minus the model
+    **options, # of `paired_differences`
+): # yields name, runs of the model, runs of its variant, and their paired differences with the columns `own` and `other`
+    "Every model beside its variant"
+    groups = by_model(runs)
+    for name, own in groups.items():
+        second = f'{name}_{variant}'
+        if second not in groups: continue
+        pair = own + groups[second]
+        each = model_table(pair, metrics, **options).set_index(['model', 'metric']).value
+        table = paired_differences(pair, name if minus else second, metrics, **options).drop(columns='baseline')
+        yield name, own, groups[second], table.assign(model=name, own=[each[name, o] for o in table.metric], other=[each[second, o] for o in table.metric])
+
 def ablation_table(
     runs:list, # runs of models with and without report labels
     metrics:tuple=TABLE4, # which
@@ -134,17 +151,10 @@ def ablation_table(
     "Each model with report labels minus the same without, paired by patient, beside the margin that the text states"
     stated = published('karam2021', 'sec4.5.2')
     stated = {(o.model.split(' on ')[0], o.metric.removeprefix('margin_')): o.value/100 for o in stated.itertuples() if o.metric.startswith('margin_')}
-    names = [n for n in dict.fromkeys(r.record['name'] for r in runs) if not n.endswith('_minimal')]
-    res = []
-    for name in names:
-        pair = [r for r in runs if r.record['name'] in (name, f'{name}_minimal')]
-        if len({r.record['name'] for r in pair}) < 2: continue
-        each = model_table(pair, metrics, **options).set_index(['model', 'metric'])
-        table = paired_differences(pair, name, metrics, **options).drop(columns='baseline')
-        n_train = {o: next(r.record.get('rows', {}).get('train') for r in pair if r.record['name'] == o) for o in (name, f'{name}_minimal')}
-        res.append(table.assign(model=name, with_labels=[each.value[name, o] for o in table.metric], train_with=n_train[name],
-                                without=[each.value[f'{name}_minimal', o] for o in table.metric], train_without=n_train[f'{name}_minimal'],
-                                stated=[stated.get((name, o), np.nan) for o in table.metric]))
+    res = [table.rename(columns=dict(own='with_labels', other='without')).assign(
+               stated=[stated.get((name, o), np.nan) for o in table.metric],
+               **{f'train_{k}': o[0].record.get('rows', {}).get('train') for k, o in (('with', own), ('without', other))})
+           for name, own, other, table in varied(runs, 'minimal', metrics, True, **options)]
     columns = ['model', 'metric', 'with_labels', 'without', 'difference', 'low', 'high', 'p', 'stated', 'train_with', 'train_without']
     return pd.concat(res, ignore_index=True)[columns] if res else pd.DataFrame(columns=columns)
 
@@ -155,16 +165,9 @@ def schedules_table(
     **options, # of `paired_differences`
 )->pd.DataFrame: # model, metric, paper, staged, difference, low, high, p, seeds, epochs_paper, epochs_staged, seconds_paper, seconds_staged
     "Each model by the staged schedule minus the same by the paper's, paired by patient"
-    res, groups = [], by_model(runs)
-    for name, paper in groups.items():
-        staged = groups.get(f'{name}_staged', [])
-        if not staged: continue
-        pair = {'paper': paper, 'staged': staged}
-        each = model_table(paper + staged, metrics, **options).set_index(['model', 'metric'])
-        table = paired_differences(paper + staged, f'{name}_staged', metrics, **options).drop(columns='baseline')
-        cost = {f'{what}_{k}': float(np.mean([r.record[what] for r in o])) for what in ('epochs', 'seconds') for k, o in pair.items()}
-        res.append(table.assign(model=name, paper=[each.value[name, o] for o in table.metric],
-                                staged=[each.value[f'{name}_staged', o] for o in table.metric], seeds=len(paper), **cost))
+    res = [table.rename(columns=dict(own='paper', other='staged')).assign(seeds=len(own), **{
+               f'{what}_{k}': float(np.mean([r.record[what] for r in o])) for what in ('epochs', 'seconds') for k, o in (('paper', own), ('staged', other))})
+           for name, own, other, table in varied(runs, 'staged', metrics, False, **options)]
     columns = ['model', 'metric', 'paper', 'staged', 'difference', 'low', 'high', 'p', 'seeds', 'epochs_paper', 'epochs_staged', 'seconds_paper',
                'seconds_staged']
     return pd.concat(res, ignore_index=True)[columns] if res else pd.DataFrame(columns=columns)
