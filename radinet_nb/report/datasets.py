@@ -163,7 +163,7 @@ def noisy_cases(
     seed:int=0, # of that draw
 )->pd.Series: # why each row is proposed, or nothing
     "Candidates for the noisy samples of Fig. 8, with the reason"
-    why = studies['report'].map(noise_in_words, na_action='ignore').fillna('').astype('string')
+    why = studies['report'].map(noise_in_words, na_action='ignore').astype('string').fillna('')
     why = why.mask((why == '') & (studies['age'] < 3).fillna(False), 'small child, may be held')
     rest = studies.loc[why == '', 'path']
     seen = rest.sample(min(most, len(rest)), random_state=seed)
