@@ -67,12 +67,14 @@ def panels(
     height:float=2.4, # of one row of panels, inches
 ): # figure, and a list of axes for each collection
     "One row of panels a collection, and a line that names the collections without one"
-    fig, axes = plt.subplots(max(1, len(groups)), width, figsize=(7, height*max(1, len(groups))+.3*bool(lacking)), squeeze=False)
-    if lacking: fig.supxlabel(f"no {what} stated: {', '.join(lacking)}", fontsize=8, color='#404040')
+    none = f"no {what} stated: {', '.join(lacking)}"
     if not groups:
-        for ax in axes.flat: ax.axis('off')
-        axes[0, 0].text(.5, .5, f'no collection states {what}', ha='center', va='center', transform=axes[0, 0].transAxes)
-    return fig, dict(zip(groups, axes, strict=False))
+        fig = plt.figure(figsize=(7, .6))
+        fig.text(.5, .5, none, ha='center', va='center', fontsize=8, color='#404040')
+        return fig, {}
+    fig, axes = plt.subplots(len(groups), width, figsize=(7, height*len(groups)+.3*bool(lacking)), squeeze=False)
+    if lacking: fig.supxlabel(none, fontsize=8, color='#404040')
+    return fig, dict(zip(groups, axes, strict=True))
 
 # %% ../../nbs/report/datasets.ipynb #3f653af0
 def age_figure(
