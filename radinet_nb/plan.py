@@ -215,10 +215,10 @@ def karam2021(
     annotated = annotation if profile.get('report_labels') else ''
     g.train(CHAINS, data, annotated)
     models = [g.made[name, seed] for seed in profile['seeds'] for name in MODELS]
-    minimal, first, pairs = add_ablation(g, data), profile['seeds'][0], 'hospital' in profile['data']
+    minimal, first = add_ablation(g, data), profile['seeds'][0]
     found = dict(
         datasets=g.add('datasets', 'main', g.section('datasets'), ingested=data),
-        chains=g.add('chains', 'main', g.section('chains'), ingested=data if pairs else '', general=g.made['General', first],
+        chains=g.add('chains', 'main', g.section('chains'), ingested=data, general=g.made['General', first],
                      runs=[g.made['RadiNet_wrist', first]], staged=add_staged(g, data, annotated)),
         annotation=annotation,
         performance=g.add('performance', 'main', g.section('performance'), runs=models, controls=add_controls(g, data), ingested=data,
