@@ -6,7 +6,6 @@
 __all__ = ['KEYS', 'behind', 'target_key', 'named', 'stage_evidence', 'mean_history', 'add_tables', 'gather_evidence']
 
 # %% ../../nbs/report/ledger.ipynb #8eeee559
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ import pandas as pd
 from ..data.runs import Run, load_run
 from ..errors import InputError
 from .performance import average_seeds, by_model
+from .targets import PRINTED, ends_of
 
 # %% ../../nbs/report/ledger.ipynb #ae1ba3fc
 def behind(
@@ -36,10 +36,8 @@ def target_key(
     name:str, # of a run, such as ImageNet_elbow or WristNet
 )->tuple: # target, pre-training as Table 4 calls it
     "What a chain's name says: where it ends, and what it starts from"
-    m = re.fullmatch(r'(RadiNet|RadiNetRand|ImageNet)_([a-z]+)', name) or re.fullmatch(r'(?P<none>)([A-Z][a-z]+)Net', name)
-    if not m: raise InputError(f'{name!r} names no chain', where='target_key', mend='for instance RadiNet_elbow, or ElbowNet without pre-training')
-    target = m[2].capitalize()
-    return ('Wrist_MURA' if target == 'Wrist' else target), m[1] or 'none'
+    target, before = ends_of(name)
+    return PRINTED.get(target, target.capitalize()), before
 
 # %% ../../nbs/report/ledger.ipynb #ffb42191
 def named(
