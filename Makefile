@@ -30,8 +30,15 @@ bench: $(VENV)/.installed ## measure, and write benchmarks/*.json
 readme: $(VENV)/.installed ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --log-level WARN --output-dir . --output README nbs/index.ipynb
 
-figures: reproduce ## keep the figures of the last run in the tree
-	cp runs/$(PROFILE)/karam2021/*/main/fig*.png runs/$(PROFILE)/karam2021/*/main/table*.png figures/
+# all pictures of synthetic data; of a real collection the results only, no radiograph
+KEPT := figures$(if $(filter demo,$(PROFILE)),,/$(PROFILE))
+PICTURES := $(if $(filter demo,$(PROFILE)),fig*.png table*.png,fig10.png fig11.png table4.png)
+TABLES := performance/main/fig10.csv $(addprefix targets/main/,table4.csv table5.csv sizes.csv differences.csv)
+
+figures: reproduce ## keep the figures, result tables and records of the last run in the tree
+	@mkdir -p $(KEPT)
+	cd runs/$(PROFILE)/karam2021 && cp $(addprefix */main/,$(PICTURES)) $(TABLES) $(CURDIR)/$(KEPT)
+	$(BIN)/python -c "from radinet_nb.report.ledger import records_of; import json, sys; json.dump(records_of(sys.argv[1]), open(sys.argv[2], 'w'), indent=1)" runs/$(PROFILE) $(KEPT)/records.json
 
 clean: ## runs and build products; the environment stays
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEANING', 'PHRASES', 'COLUMNS', 'STARTS', 'contents_of', 'wanting', 'Shown', 'absent', 'Exhibits', 'verdict_bar',
-           'claim_list', 'sentence', 'results_markdown']
+           'claim_list', 'sentence', 'results_markdown', 'gains_markdown']
 
 # %% ../../nbs/report/exhibits.ipynb #1fc3e062
 import html, re, shutil
@@ -164,4 +164,17 @@ def results_markdown(
         of = group.set_index('metric')
         ours = [interval_text(of.value[o], of.low[o], of.high[o], 2) for o in COLUMNS]
         rows.append(f'| {model} | {STARTS.get(model, "")} | {" | ".join(ours)} | {", ".join(f"{of.published[o]:.2f}" for o in COLUMNS)} |')
+    return '\n'.join(rows)
+
+# %% ../../nbs/report/exhibits.ipynb #0126203c
+def gains_markdown(
+    gaps:pd.DataFrame, # Table 4's differences: target, baseline, metric, difference, low, high
+    sizes:pd.DataFrame, # of the same run: target, n, positives, enough
+)->str: # a Markdown table
+    "What the step over radiographs added to general images, target by target, with interval"
+    gain = gaps[(gaps.baseline == 'ImageNet') & (gaps.metric == 'auc')].set_index('target')
+    rows = ['| target | test images | with a fracture | AUC, RadiNet minus ImageNet (95 %) |', '| --- | --- | --- | --- |']
+    for o in sizes.itertuples():
+        few = '' if o.enough else '; too few cases to tell'
+        rows.append(f'| {o.target} | {o.n} | {o.positives} | {interval_text(*gain.loc[o.target, ["difference", "low", "high"]], 3)}{few} |')
     return '\n'.join(rows)
