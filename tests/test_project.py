@@ -63,12 +63,14 @@ def test_the_readme_shows_the_committed_results():
     "The table is made from the figures in the tree, the picture is there, the badges say what setup says"
     import pandas as pd
 
-    from radinet_nb.report.exhibits import results_markdown
+    from radinet_nb.report.exhibits import gains_markdown, results_markdown
     from radinet_nb.report.page import interval_text
     text = (ROOT/'README.md').read_text()
-    assert results_markdown(pd.read_csv(ROOT/'figures'/'open'/'fig10.csv')) in text
-    gap = pd.read_csv(ROOT/'figures'/'open'/'differences.csv').set_index(['baseline', 'metric']).loc[('ImageNet_wrist', 'auc')]
-    assert interval_text(gap.difference, gap.low, gap.high) in text
+    kept = {o: pd.read_csv(ROOT/'figures'/'open'/f'{o}.csv') for o in ('fig10', 'differences', 'sizes')}
+    assert results_markdown(kept['fig10']) in text
+    assert gains_markdown(kept['differences'], kept['sizes']) in text
+    gaps = kept['differences'].set_index(['target', 'baseline', 'metric'])
+    for target in ('hand', 'leg'): assert interval_text(*gaps.loc[(target, 'none', 'auc'), ['difference', 'low', 'high']]) in text, target
     for path in re.findall(r'\]\((?!https?:)([^)#]+)\)', text): assert (ROOT/path).exists(), path
     config = ConfigParser(delimiters=['='])
     config.read(ROOT/'settings.ini')

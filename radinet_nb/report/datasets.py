@@ -69,8 +69,10 @@ def panels(
     "One row of panels a collection, and a line that names the collections without one"
     none = f"no {what} stated: {', '.join(lacking)}"
     if not groups:
-        fig = plt.figure(figsize=(7, .6))
-        fig.text(.5, .5, none, ha='center', va='center', fontsize=8, color='#404040')
+        fig, ax = plt.subplots(figsize=(7, .6))
+        ax.text(.5, .5, none, ha='center', va='center', fontsize=8, color='#404040', transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
         return fig, {}
     fig, axes = plt.subplots(len(groups), width, figsize=(7, height*len(groups)+.3*bool(lacking)), squeeze=False)
     if lacking: fig.supxlabel(none, fontsize=8, color='#404040')

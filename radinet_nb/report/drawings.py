@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'STAGE_COLORS', 'TABLE2', 'owners', 'network_table', 'count', 'slab', 'label_rows', 'network_figure',
-           'role_of', 'chain_table', 'glyph', 'pile', 'chain_figure', 'tree_table', 'models_figure', 'models_table',
-           'phases_table', 'protocol_table']
+           'role_of', 'chain_table', 'glyph', 'pile', 'panel_lines', 'chain_figure', 'tree_table', 'models_figure',
+           'models_table', 'phases_table', 'protocol_table']
 
 # %% ../../nbs/report/drawings.ipynb #afa9145d
 import matplotlib as mpl
@@ -162,6 +162,15 @@ def pile(ax, x, y, images, side=.95):
         left, low, wide = x + i*shift, y + .3 - i*.16, side*ratio
         if img is not None: ax.imshow(img, cmap='gray', vmin=0, vmax=255, extent=(left, left + wide, low, low + side), zorder=3 + i)
         ax.add_patch(Rectangle((left, low), wide, side, facecolor='white' if img is None else 'none', edgecolor='#404040', linewidth=.6, zorder=3 + i))
+
+# %% ../../nbs/report/drawings.ipynb #7c008155
+def panel_lines(
+    text:str, # such as `ImageNet: weights.pth` or `628 radiographs of the hand`
+    widest:int=26, # letters of a line
+)->str: # the same in short lines
+    "Break a text where a panel of `chain_figure` needs it, and cut a line that is still too long"
+    lines = text.replace(', ', ',\n').replace(': ', ':\n').replace(' of the ', '\nof the ').split('\n')
+    return '\n'.join(o if len(o) <= widest else f'{o[:widest - 1]}…' for o in lines)
 
 # %% ../../nbs/report/drawings.ipynb #fef67172
 def chain_figure(
