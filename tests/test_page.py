@@ -29,7 +29,7 @@ def stage(root, name, skill):
     pd.DataFrame(dict(run=name, collection='x', patient=keys, study=keys, view='pair', body_part='wrist', target=target,
                       probability=1/(1 + np.exp(-skill*(2*target - 1) - draw)), split=np.where(np.arange(160) < 60, 'valid', 'test'))
                  ).to_parquet(run.folder/'predictions.parquet')
-    pd.DataFrame(dict(epoch=[0, 1], train_loss=[.7 - .1*skill, .6 - .2*skill])).to_csv(run.folder/'history.csv', index=False)
+    pd.DataFrame(dict(epoch=[0, 1], phase=['warm-up', 'fine-tuning'], train_loss=[.7 - .1*skill, .6 - .2*skill])).to_csv(run.folder/'history.csv', index=False)
     return run.finish()
 
 
@@ -40,7 +40,8 @@ def report(tmp_path_factory):
     root = tmp_path_factory.mktemp('runs')/'profile'
     runs = [stage(root, *o) for o in (('WristNet', .3), ('RadiNetRand_wrist', .6), ('ImageNet_wrist', .9), ('RadiNet_wrist', 2.))]
     folders = [str(o.folder) for o in runs]
-    run = OpenRun(root/'karam2021'/'performance'/'main', 'karam2021/performance', dict(runs=folders, resamples=50), parents=folders).note(synthetic=True)
+    run = OpenRun(root/'karam2021'/'performance'/'main', 'karam2021/performance', dict(runs=folders, resamples=50), parents=folders)
+    run.note(synthetic=True, parts=['wrist'])
     table, gaps = performance_table(runs, resamples=50), differences(runs, resamples=50)
     save_table(table, run.folder, 'fig10', 'The table behind Fig. 10')
     save_figure(performance_figure(table, synthetic=True), run.folder, 'fig10', 'Four models', alt='Point chart')
