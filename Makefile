@@ -33,11 +33,11 @@ readme: $(VENV)/.installed ## README.md from nbs/index.ipynb
 # all pictures of synthetic data; of a real collection the results only, no radiograph
 KEPT := figures$(if $(filter demo,$(PROFILE)),,/$(PROFILE))
 PICTURES := $(if $(filter demo,$(PROFILE)),fig*.png table*.png,fig10.png fig11.png table4.png)
-TABLES := performance/main/fig10.csv $(addprefix targets/main/,table4.csv table5.csv sizes.csv differences.csv)
+TABLES := performance/main/fig10.csv $(addprefix targets/main/,table4.csv table5.csv sizes.csv differences.csv) chains/main/schedules.csv
 
 figures: reproduce ## keep the figures, result tables and records of the last run in the tree
 	@mkdir -p $(KEPT)
-	cd runs/$(PROFILE)/karam2021 && cp $(addprefix */main/,$(PICTURES)) $(TABLES) $(CURDIR)/$(KEPT)
+	cd runs/$(PROFILE)/karam2021 && for f in $(addprefix */main/,$(PICTURES)) $(TABLES); do if [ -f $$f ]; then cp $$f $(CURDIR)/$(KEPT); fi; done # a profile may leave some out
 	$(BIN)/python -c "from radinet_nb.report.ledger import records_of; import json, sys; json.dump(records_of(sys.argv[1]), open(sys.argv[2], 'w'), indent=1)" runs/$(PROFILE) $(KEPT)/records.json
 
 clean: ## runs and build products; the environment stays

@@ -70,6 +70,8 @@ def test_the_readme_shows_the_committed_results():
     assert results_markdown(kept['fig10']) in text
     assert gains_markdown(kept['differences'], kept['sizes']) in text
     gaps = kept['differences'].set_index(['target', 'baseline', 'metric'])
+    spread = kept['fig10'][kept['fig10'].metric == 'auc'].set_index('model').seed_sd
+    for model in ('RadiNet_wrist', 'ImageNet_wrist'): assert f'{spread[model]:.3f}' in text, model
     for target in ('hand', 'leg'): assert interval_text(*gaps.loc[(target, 'none', 'auc'), ['difference', 'low', 'high']]) in text, target
     for path in re.findall(r'\]\((?!https?:)([^)#]+)\)', text): assert (ROOT/path).exists(), path
     config = ConfigParser(delimiters=['='])
