@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from radinet_nb.analysis.audit import audit_table
-from radinet_nb.analysis.evidence import COUNTS, DETERMINED, READINGS, auc_bounds, matrices, terms
+from radinet_nb.evidence.audit import audit_table
+from radinet_nb.evidence.solver import COUNTS, DETERMINED, READINGS, auc_bounds, matrices, terms
 
 # the second accuses only a row that is known to hold the metrics of one class
 ACCUSES = ('impossible', 'only as averages')

@@ -60,7 +60,7 @@ def reproduce(
     runs:Annotated[str, typer.Option(help='folder for the runs; default: runs in the checkout')]='',
 ):
     "Bring a profile up to date: run what is stale, and end with the report."
-    from radinet_nb.reproduce import reproduce as bring_up_to_date
+    from radinet_nb.workflow.reproduce import reproduce as bring_up_to_date
     last = bring_up_to_date(profile, only, pairs(data, '--data'), general, pairs(settings, '--set', as_yaml=True), jobs, dry_run or why,
                             runs, tell=teller())
     report = last/'report.html'
@@ -123,7 +123,7 @@ def annotate(
     grouping:Annotated[str, typer.Option(help='patient, or report where there are no patient ids')]='patient',
 ):
     "Labels for unlabelled reports, with confidence, an audit sample and a model card."
-    from radinet_nb.analysis.annotate import annotate_reports
+    from radinet_nb.annotation.annotate import annotate_reports
     print(annotate_reports(reports, labelled, out, error=error, grouping=grouping).folder)
 
 # %% ../nbs/cli.ipynb #03ab21b9
@@ -132,7 +132,7 @@ def audit(
     table:Annotated[Path, typer.Argument(help='CSV of a published metrics table, wide or long')],
 ):
     "What a published metrics table implies, and where it contradicts itself."
-    from radinet_nb.analysis.audit import audit_table
+    from radinet_nb.evidence.audit import audit_table
     for row in audit_table(table).itertuples(): print(f'{row.row}: {row.verdict}. {row.says}')
 
 # %% ../nbs/cli.ipynb #b62cd971
@@ -144,7 +144,7 @@ def export(
     pixels:Annotated[int, typer.Option(help='side of a view; 0: as the run says')]=0,
 ):
     "Turn a run into a model folder: weights, body for torchvision or timm, configuration, model card."
-    from radinet_nb.report.card import export_run
+    from radinet_nb.models.card import export_run
     print(export_run(run, out, rule=rule, pixels=pixels))
 
 # %% ../nbs/cli.ipynb #7fdd4312
@@ -158,7 +158,7 @@ def predict(
     jobs:Annotated[int, typer.Option(help='processes that read images')]=1,
 ):
     "Probability, decision and Grad-CAM picture for every study."
-    from radinet_nb.analysis.prediction import predict_files
+    from radinet_nb.models.prediction import predict_files
     res = predict_files(model, paths, out, key, public, jobs)
     if out is None:
         print(res.table.to_csv(index=False), end='')

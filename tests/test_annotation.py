@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from radinet_nb.analysis.annotate import annotate_reports, gather, handed_on, in_chunks, read_reports, study_reports, with_report_labels
-from radinet_nb.analysis.annotation import (
+from radinet_nb.annotation.annotate import annotate_reports, gather, handed_on, in_chunks, read_reports, study_reports, with_report_labels
+from radinet_nb.annotation.classifier import (
     FixedCounter,
     ReportClassifier,
     choose_thresholds,
@@ -20,10 +20,10 @@ from radinet_nb.analysis.annotation import (
     save_annotator,
     split_by_group,
 )
-from radinet_nb.analysis.annotation_study import accuracy_table, compare_models, report_models
-from radinet_nb.analysis.label_audit import apparent_error, audit_estimate, audit_sample, rate_interval
-from radinet_nb.analysis.report_rules import mention_status, read_negation
-from radinet_nb.analysis.reports import clean_report, clean_reports, near_duplicates, plain_text, tie_groups
+from radinet_nb.annotation.comparison import accuracy_table, compare_models, report_models
+from radinet_nb.annotation.label_audit import apparent_error, audit_estimate, audit_sample, rate_interval
+from radinet_nb.annotation.rules import mention_status, read_negation
+from radinet_nb.annotation.reports import clean_report, clean_reports, near_duplicates, plain_text, tie_groups
 from radinet_nb.errors import InputError
 from radinet_nb.synthetic.reports import write_reports
 from sklearn.metrics import roc_auc_score

@@ -105,7 +105,7 @@ def test_no_free_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: shutil._ntuple_diskusage(2**40, 2**40 - 1000, 1000))
     with pytest.raises(InputError, match='free') as e: build_cache(pd.DataFrame(dict(path=[str(tmp_path/'a.png')])), tmp_path/'cache', 16)
     assert one_line(e.value) and not (tmp_path/'cache').exists()
-    from radinet_nb.reproduce import check_disk
+    from radinet_nb.workflow.reproduce import check_disk
     with pytest.raises(InputError, match='are needed'): check_disk(tmp_path)
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from radinet_nb.report.claims import CHECKS, TESTS, VERDICTS, graded, headline, judge_claims, read_claims, settings_of
+from radinet_nb.results.claims import CHECKS, TESTS, VERDICTS, graded, headline, judge_claims, read_claims, settings_of
 
 CONTRADICTED = VERDICTS[3]
 

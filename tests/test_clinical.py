@@ -10,7 +10,7 @@ import pytest
 from radinet_nb.analysis.metrics import roc_band
 from radinet_nb.analysis.readers import agreement, difficulty_share, misclassified, regions
 from radinet_nb.errors import InputError
-from radinet_nb.report.clinical import (
+from radinet_nb.papers.karam2021.clinical_tables import (
     against_readers,
     agents,
     agents_figure,
@@ -21,7 +21,7 @@ from radinet_nb.report.clinical import (
     shared_cases,
     table6_lines,
 )
-from radinet_nb.report.figures import confusion_figure, roc_figure, upset_figure, venn_figure
+from radinet_nb.results.figures import confusion_figure, roc_figure, upset_figure, venn_figure
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radinet_nb.analysis.audit import audit_table, denominators
-from radinet_nb.analysis.equivalence import discordant, noninferiority, paired_interval
-from radinet_nb.analysis.evidence import COUNTS, READINGS, TooMany, contradictions, matrices, printed_interval, region, terms
+from radinet_nb.evidence.audit import audit_table, denominators
+from radinet_nb.evidence.equivalence import discordant, noninferiority, paired_interval
+from radinet_nb.evidence.solver import COUNTS, READINGS, TooMany, contradictions, matrices, printed_interval, region, terms
 from radinet_nb.errors import InputError
 
 spec = importlib.util.spec_from_file_location('evidence_benchmark', Path(__file__).parents[1]/'benchmarks'/'evidence.py')

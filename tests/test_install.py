@@ -63,7 +63,7 @@ def test_the_command_line_says_that_it_needs_a_checkout(clean, tmp_path):
 
 def test_the_published_numbers_and_the_style_travel(clean, tmp_path):
     python, env = clean
-    code = ("from radinet_nb.report.published import published; from radinet_nb.report.page import stylesheet; "
+    code = ("from radinet_nb.evidence.published import published; from radinet_nb.results.page import stylesheet; "
             "print(len(published('karam2021')), len(stylesheet()) > 100)")
     res = subprocess.run([python, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert res.returncode == 0 and res.stdout.split()[1] == 'True', res.stderr[-1000:]

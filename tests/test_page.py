@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from radinet_nb.checkout import checkout
+from radinet_nb.data.notebooks import checkout
 from radinet_nb.data.runs import OpenRun
-from radinet_nb.report.claims import VERDICTS, read_claims
-from radinet_nb.report.figures import loss_figure, performance_figure, save_figure, save_table
-from radinet_nb.report.page import FOLDED, browse, find_browser, print_page, render_page
-from radinet_nb.report.performance import control_table, differences, performance_table
+from radinet_nb.results.claims import VERDICTS, read_claims
+from radinet_nb.results.figures import loss_figure, performance_figure, save_figure, save_table
+from radinet_nb.results.page import FOLDED, browse, find_browser, print_page, render_page
+from radinet_nb.results.performance import control_table, differences, performance_table
 
 WIDTHS = (390, 1280)
 needs_browser = pytest.mark.skipif(not find_browser(), reason='no Chromium here: install one, or name it in RADINET_BROWSER')

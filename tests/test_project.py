@@ -63,8 +63,8 @@ def test_the_readme_shows_the_committed_results():
     "The table is made from the figures in the tree, the picture is there, the badges say what setup says"
     import pandas as pd
 
-    from radinet_nb.report.exhibits import gains_markdown, results_markdown
-    from radinet_nb.report.page import interval_text
+    from radinet_nb.results.exhibits import gains_markdown, results_markdown
+    from radinet_nb.results.page import interval_text
     text = (ROOT/'README.md').read_text()
     kept = {o: pd.read_csv(ROOT/'figures'/'open'/f'{o}.csv') for o in ('fig10', 'differences', 'sizes')}
     assert results_markdown(kept['fig10']) in text

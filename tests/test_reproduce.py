@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from radinet_nb.data.runs import load_run, read_json
-from radinet_nb.report.exhibits import wanting
+from radinet_nb.results.exhibits import wanting
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from radinet_nb.analysis.prediction import predict_files
+from radinet_nb.models.prediction import predict_files
 from radinet_nb.cli import main
 from radinet_nb.data.cache import build_cache, pair_views
 from radinet_nb.data.collections import read_hospital
@@ -18,9 +18,9 @@ from radinet_nb.data.dicom import names_in, read_dataset
 from radinet_nb.data.files import file_table
 from radinet_nb.data.studies import split_studies
 from radinet_nb.learning.networks import Network
-from radinet_nb.learning.sharing import learner_from, read_config, write_model
+from radinet_nb.models.folder import learner_from, read_config, write_model
 from radinet_nb.learning.transfer import train_stage
-from radinet_nb.report.card import export_run
+from radinet_nb.models.card import export_run
 from radinet_nb.synthetic.hospital import write_hospital
 
 KEY = b'the key of a test'

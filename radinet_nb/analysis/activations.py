@@ -24,14 +24,17 @@ WITHIN = 'blocks', 'layers', 'stages', 'features', 'body', 'backbone', 'encoder'
 
 def _weighted(m): return any(isinstance(o, nn.Conv2d | nn.Linear) for o in m.modules())
 
+# %% ../../nbs/analysis/activations.ipynb #ca83ba61
 def _opens(m): # look inside: a sequence of blocks, a plain chain of convolutions as in VGG, a wrapper
     if not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict): return any(k in WITHIN for k, _ in m.named_children())
     return any(list(o.children()) for o in m.children()) or sum(isinstance(o, nn.Conv2d) for o in m.children()) > 2
 
+# %% ../../nbs/analysis/activations.ipynb #5199ea16
 def _is_head(name, m):
     plain = isinstance(m, nn.Linear) or (isinstance(m, nn.Sequential) and not any(isinstance(o, nn.Conv2d) for o in m.modules()))
     return name in HEADS or (plain and not any('Attention' in type(o).__name__ for o in m.modules()))
 
+# %% ../../nbs/analysis/activations.ipynb #c1458764
 def blocks_of(
     model:nn.Module, # any backbone
     prefix:str='', # name of `model` within a larger one, with a dot
@@ -104,6 +107,7 @@ def reduce_maps(
 # %% ../../nbs/analysis/activations.ipynb #a305e17f
 def _half_plane(m): return [(i, j) for i in range(-m, m+1) for j in range(m+1) if j > 0 or i >= 0]
 
+# %% ../../nbs/analysis/activations.ipynb #12305400
 def frequency_weights(
     count:int, # frequencies in the half plane
 ) -> np.ndarray: # (count,), sum 1
@@ -111,6 +115,7 @@ def frequency_weights(
     w = np.array([1.]+[2.]*(count-1))
     return w/w.sum()
 
+# %% ../../nbs/analysis/activations.ipynb #0a663c24
 def frequencies(
     maps:torch.Tensor, # (n, channels, height, width)
     size:int=7, # frequencies a side, from -size//2 to size//2
@@ -159,6 +164,7 @@ class _hook:
     def __enter__(self): self.handle = self.module.register_forward_hook(self.do)
     def __exit__(self, *_): self.handle.remove()
 
+# %% ../../nbs/analysis/activations.ipynb #ee15a26c
 def activations(
     model:nn.Module, # a network
     batches, # tensors, or tuples whose first is the input; in one order for all networks to be compared
@@ -183,6 +189,7 @@ def layer_shapes(
     "Features of each layer after reduction, from one forward pass"
     return pd.Series({k: v.shape[-1] for k, v in activations(model, [example[:1]], layers, **reduction).items()}, name='features')
 
+# %% ../../nbs/analysis/activations.ipynb #c09c9eb2
 def memory_ahead(
     a, # features of each layer of one network
     b, # features of each layer of the other

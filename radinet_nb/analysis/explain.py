@@ -83,6 +83,7 @@ def overlay(
     res[inside & ~binary_erosion(inside, iterations=max(1, image.shape[0]//256))] = 255
     return (res + .5).astype('uint8')
 
+# %% ../../nbs/analysis/explain.ipynb #e1ef8f5b
 def save_picture(
     picture:np.ndarray, # (h, w, 3) uint8
     path, # .png

@@ -45,6 +45,7 @@ def image_size(path) -> tuple: # height, width; None where it is gone
         return int(header.Rows), int(header.Columns)
     except (FileNotFoundError, InputError): return None
 
+# %% ../../nbs/analysis/feature_maps.ipynb #b8d52c9f
 def box_region(
     boxes:list, # for each view side by side: list of [x0, y0, x1, y1] in pixels of its radiograph, or None where nothing is known
     sizes:list, # for each: height and width of the radiograph, or None
@@ -60,6 +61,7 @@ def box_region(
             found[int(top+y0*scale):int(np.ceil(top+y1*scale)), int(left+x0*scale):int(np.ceil(left+x1*scale))] = True
     return found
 
+# %% ../../nbs/analysis/feature_maps.ipynb #4c6ccd57
 def boxes_of(
     rows:pd.DataFrame, # of a study table, views or cases
     views:pd.DataFrame, # the study table of views, which holds the boxes
@@ -89,6 +91,7 @@ def map_batches(
     finally:
         for h in hooks: h.remove()
 
+# %% ../../nbs/analysis/feature_maps.ipynb #1e9aa860
 def at_depths(
     layers:list, # names, in order of depth
     depths, # 0 first to 1 last
@@ -106,6 +109,7 @@ def channel_numbers(
     x = torch.cat([b[layer].transpose(0, 1).flatten(1) for b in batches], 1).double()
     return x.mean(1), x.std(1), x.amax(1)-x.amin(1)
 
+# %% ../../nbs/analysis/feature_maps.ipynb #d1bdf78c
 def silent(
     span:torch.Tensor, # of each channel
     share:float=.01, # of the median span
@@ -114,6 +118,7 @@ def silent(
     middle = span.median()
     return span <= share*middle if middle > 0 else span <= 0
 
+# %% ../../nbs/analysis/feature_maps.ipynb #d469e4e3
 def activity(
     maps:torch.Tensor, # (n, channels, h, w)
     mean:torch.Tensor, # of each channel
@@ -125,6 +130,7 @@ def activity(
     busy = (z**2).sum(1)
     return busy/busy.sum((1, 2), keepdim=True)
 
+# %% ../../nbs/analysis/feature_maps.ipynb #db4c9c99
 def concentration(
     busy:torch.Tensor, # (n, h, w), of `activity`
     regions, # (n, H, W) bool; an image without a region gives NaN
@@ -155,6 +161,7 @@ def feature_numbers(
         found.append(row)
     return pd.DataFrame(found)
 
+# %% ../../nbs/analysis/feature_maps.ipynb #077dfef3
 def patient_mean(
     values:np.ndarray, # one an image
     patients, # of each image

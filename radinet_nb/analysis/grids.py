@@ -35,9 +35,11 @@ def check_pair(
     if groups is not None and len(groups) != n: raise InputError(f'{len(groups)} patients for {n} rows', 'groups', 'give one a row')
     return n
 
+# %% ../../nbs/analysis/grids.ipynb #d4e69006
 def single_will_do(measure, device): # never where somebody has told torch to round products to fewer digits than single precision has
     return measure == 'cca' and torch.device(device).type == 'cpu' and torch.get_float32_matmul_precision() == 'highest'
 
+# %% ../../nbs/analysis/grids.ipynb #9f8de423
 def compare_bases(x, y, measure, where, few='refuse', **options):
     "`similarity`, or where samples are too few and `few` is 'blank', the level alone"
     if few not in ('refuse', 'blank'): raise InputError(f'few={few!r}', 'few', "choose 'refuse' or 'blank'")
@@ -72,6 +74,7 @@ def similarity_grid(
                                            for x, y in zip(mine, theirs, strict=False)])) for kb, theirs in held.items()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
+# %% ../../nbs/analysis/grids.ipynb #d7c23ec4
 def _mean(found): # over frequencies; of an ordinary layer there is one
     w = frequency_weights(len(found))
     return (w@[o.value for o in found], w@[o.null for o in found], found[0].samples, *np.max([o.directions for o in found], axis=0))
@@ -89,6 +92,7 @@ class _Sums:
         kl = (self.kl - 2*my@self.ky - 2*mx@self.xl + 4*mx@self.c@my + cy*k + cx*l - 3*n*cx*cy)
         return (self.c - n*torch.outer(mx, my)).norm()**2, kl, k-n*cx, l-n*cy
 
+# %% ../../nbs/analysis/grids.ipynb #028902be
 class _Layer:
     "A layer's running sum, shifted by the mean of its first batch"
     def __init__(self): self.shift, self.sum, self.k = None, 0, 0
@@ -149,8 +153,10 @@ def _patients(groups): # rows of each patient
     order = np.argsort(pd.factorize(np.asarray(groups))[0], kind='stable')
     return np.split(order, np.flatnonzero(np.diff(pd.factorize(np.asarray(groups))[0][order]))+1)
 
+# %% ../../nbs/analysis/grids.ipynb #1059d17d
 def _rows(acts, at): return {k: v[at] if v.ndim == 2 else v[:, at] for k, v in acts.items()}
 
+# %% ../../nbs/analysis/grids.ipynb #7b651b7a
 def split_half(
     a:dict, # layer -> activations of one network
     b:dict, # layer -> activations of the other
@@ -211,11 +217,13 @@ def _resamples(groups, times, seed): # row numbers of patients drawn with replac
     if len(rows) < 8: raise InputError(f'{len(rows)} patients', 'groups', 'give at least 8')
     return (np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))]) for _ in range(times))
 
+# %% ../../nbs/analysis/grids.ipynb #b3b11c31
 def _interval(value, drawn, confidence):
     drawn, tail = np.asarray(drawn), (1-confidence)/2
     low, high = np.quantile(drawn-drawn.mean(0), [tail, 1-tail], axis=0)
     return dict(low=value+low, high=value+high)
 
+# %% ../../nbs/analysis/grids.ipynb #e5810bc1
 def _check_resamples(grid):
     grid = grid[grid.value.notna()]
     if not len(grid): return

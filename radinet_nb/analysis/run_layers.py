@@ -38,6 +38,7 @@ def held_out(
     if 'train' in splits or not len(rows): raise InputError(f'splits {list(splits)}', 'splits', 'choose valid, test or both')
     return rows, ImageCache(ingest.folder/kind)
 
+# %% ../../nbs/analysis/run_layers.ipynb #37fee080
 def image_batches(
     cache:ImageCache, # the images
     rows:pd.DataFrame, # whose images
@@ -73,6 +74,7 @@ def map_cells(
         for h in hooks: h.remove()
     return pd.DataFrame([(o, *seen[o]) for o in layers], columns=['layer', 'features', 'cells'])
 
+# %% ../../nbs/analysis/run_layers.ipynb #de9e3e01
 def places_needed(
     images:int, # in the collection
     features:int, # of the widest layer
@@ -98,6 +100,7 @@ def run_layers(
     found = activations(network, image_batches(cache, rows), layers_of(network, layers), **how)
     return {k: off_places(v, places) for k, v in found.items()} if places else found
 
+# %% ../../nbs/analysis/run_layers.ipynb #d5451661
 def off_places(
     x:np.ndarray, # (images times places, features)
     places:int, # an image

@@ -51,6 +51,7 @@ class Basis(NamedTuple):
     @property
     def strength(self): return self.t.norm(dim=1) # singular values, once principal
 
+# %% ../../nbs/analysis/similarity.ipynb #27b0e2cc
 def full_rank(
     r:torch.Tensor, # upper triangle of a QR factorization
     tol:float, # see `decompose`
@@ -70,6 +71,7 @@ def gram(
     for i in range(0, len(g), block): g[i:, i:i+block] = x[:, i:].mH@x[:, i:i+block]
     return g
 
+# %% ../../nbs/analysis/similarity.ipynb #9df0d543
 def not_orthonormal(
     q:torch.Tensor, # (samples, directions)
     vectors:int=4, # random vectors to send through
@@ -78,6 +80,7 @@ def not_orthonormal(
     v = torch.randn(q.shape[1], vectors, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(q)
     return ((q.mH@(q@v)-v).norm()/v.norm()).item()
 
+# %% ../../nbs/analysis/similarity.ipynb #66d157cc
 def cholesky_qr(
     x:torch.Tensor, # (samples, features), columns of length 1
     tol:float, # see `decompose`
@@ -136,6 +139,7 @@ def null_cca(
 class TooFewSamples(InputError):
     "Samples are too few for the directions that canonical correlations are taken of"
 
+# %% ../../nbs/analysis/similarity.ipynb #1d522ac8
 def check_ratio(
     samples:int, # rows
     p:int, # directions of one layer
@@ -159,11 +163,13 @@ def correlations(
     "Canonical correlations of two layers: the cosines between their spans (Björck and Golub 1973)"
     return torch.linalg.svdvals(products(a, b)).clamp(0, 1)
 
+# %% ../../nbs/analysis/similarity.ipynb #072c4a86
 def products(a, b):
     "Products of the directions of two layers, (directions, directions): in the precision of the directions, then double"
     u, v = (a.u, b.u) if a.u.dtype == b.u.dtype else (a.u.to(a.t.dtype), b.u.to(b.t.dtype))
     return (u.mH@v).to(a.t.dtype)
 
+# %% ../../nbs/analysis/similarity.ipynb #ced37a26
 def mean_cosine(
     m:torch.Tensor, # of `products`
 ) -> torch.Tensor: # scalar
@@ -174,19 +180,23 @@ def mean_cosine(
 # %% ../../nbs/analysis/similarity.ipynb #764ead32
 def _cca(a, b, m, variance): return mean_cosine(m)
 
+# %% ../../nbs/analysis/similarity.ipynb #60912ef7
 def _svcca(a, b, m, variance):
     p, q = (strong_directions(o, variance) for o in (a, b))
     return mean_cosine(m[:p, :q])
 
+# %% ../../nbs/analysis/similarity.ipynb #46d79517
 def _pwcca(a, b, m, variance):
     w, s, _ = torch.linalg.svd(m, full_matrices=False)
     weight = (w.mH@a.t).abs().sum(1) # how much of all the first layer's features each canonical direction carries
     return (s.clamp(0, 1)*weight).sum()/weight.sum()
 
+# %% ../../nbs/analysis/similarity.ipynb #154e01d0
 def _cka(a, b, m, variance):
     s, t = a.strength, b.strength
     return (s[:, None]*m*t).norm()**2/((s**2).norm()*(t**2).norm())
 
+# %% ../../nbs/analysis/similarity.ipynb #1ab80242
 def _procrustes(a, b, m, variance):
     s, t = a.strength, b.strength
     return torch.linalg.svdvals(s[:, None]*m*t).sum()/(s.norm()*t.norm())
@@ -211,6 +221,7 @@ def hsic_unbiased(
     n = len(k)
     return cross - n/(n-2)*(k*l).sum() + k.sum()*l.sum()/((n-1)*(n-2))
 
+# %% ../../nbs/analysis/similarity.ipynb #77e8265b
 def _cka_debiased(a, b, m, variance):
     k, l = (((o.u*o.strength).abs()**2).sum(1) for o in (a, b)) # noqa: E741
     xx, yy = (hsic_unbiased((o.strength**2).norm()**2, r, r) for o, r in ((a, k), (b, l)))
@@ -248,6 +259,7 @@ class Similarity(NamedTuple):
     samples: int # rows
     directions: tuple # directions compared, of the one and of the other
 
+# %% ../../nbs/analysis/similarity.ipynb #9456847e
 def similarity(
     x, # activations of one layer, (samples, features), or its `Basis`
     y, # activations of another on the same samples in the same order, or its `Basis`

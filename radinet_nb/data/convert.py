@@ -63,6 +63,7 @@ def spelled(thumb:np.ndarray)->str:
     "A thumb as small letters: without digits and capitals, no chance makes a date or a name of it"
     return thumb.tobytes().hex().translate(letters)
 
+# %% ../../nbs/data/convert.ipynb #ac202451
 def unspelled(text:str)->np.ndarray: # 32 x 33 uint8
     "The thumb that was spelled"
     back = text.translate(str.maketrans('ghijklmnop', '0123456789'))

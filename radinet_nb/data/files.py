@@ -54,6 +54,7 @@ def picture_rows(
         rows.append(dict(path=str(f), study=study, patient=study, view=view, grouping='study', collection='files'))
     return rows
 
+# %% ../../nbs/data/files.ipynb #11c4e3be
 def as_two_views(rows:list[dict])->list[dict]:
     "Two image files that were named one by one and say nothing of their views: the two views of one study, frontal first"
     if len(rows) != 2 or {o['view'] for o in rows} != {'other'}: return rows

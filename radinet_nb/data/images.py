@@ -67,6 +67,7 @@ def case_views(
     if len(paths) > 2: raise InputError(f'joins {len(paths)} views', mend='a pair is two')
     return [read_image(p) for p in paths]
 
+# %% ../../nbs/data/images.ipynb #279c6f7f
 def joined(views:list, size:int, wide:bool=False)->np.ndarray:
     "Views at the training size, side by side"
     views = [pad_resize(o, size) for o in views]
@@ -108,6 +109,7 @@ def thumbs(
     both = small, Image.fromarray(trimmed(np.asarray(small)))
     return np.stack([np.asarray(o.resize((33, 32), Image.Resampling.LANCZOS)) for o in both])
 
+# %% ../../nbs/data/images.ipynb #1a8c9c89
 def image_thumbs(path:str)->np.ndarray: # 2 x 32 x 33 uint8
     "The thumbs of the image at `path`; of a pair, those of the first view"
     return thumbs(read_image(path.split('|')[0]))

@@ -28,6 +28,7 @@ def edges(
     found = np.concatenate([np.diff(px, axis=axis).reshape(len(px), -1) for axis in (2, 1)], axis=1)
     return found/np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
 
+# %% ../../nbs/data/leaks.ipynb #84368dd1
 def halved(thumbs:np.ndarray)->np.ndarray: # n x 16 x 16 float32
     "Thumbs of half the side"
     return thumbs[..., :32].astype(np.float32).reshape(-1, 16, 2, 16, 2).mean((2, 4))
@@ -193,6 +194,7 @@ def parts_of(table:pd.DataFrame)->pd.Series: # one row a file
     "The files of each row: one, or the two of a pair"
     return table['path'].str.split('|').explode()
 
+# %% ../../nbs/data/leaks.ipynb #0cdc3713
 def known_ids(
     learned:pd.DataFrame, # rows that the chain has learned from
     rows:pd.DataFrame, # of this stage, with splits

@@ -29,6 +29,7 @@ def classes_of(
     if task == 'body_part': return sorted(studies.body_part.unique())
     raise InputError(f'task {task!r} is unknown', where='task', mend='write fracture or body_part')
 
+# %% ../../nbs/data/loaders.ipynb #f045b6e1
 def targets_of(
     studies:pd.DataFrame, # a study table without unlabelled rows
     task:str, # `fracture` or `body_part`
@@ -192,6 +193,7 @@ def dataloaders(
     valid = loader_of(cache, studies, task, 'valid', bs=4*batch_size, device=device, rank=rank, world=world)
     return DataLoaders(train, valid, device=torch.device(device or 'cpu'))
 
+# %% ../../nbs/data/loaders.ipynb #926363ac
 def eval_loader(
     cache:ImageCache, # images at training size
     studies:pd.DataFrame, # rows to use, with splits

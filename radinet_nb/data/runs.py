@@ -81,6 +81,7 @@ def write_json(path:str|Path, value):
     "Write `value` as JSON, keys in the order given, whole or not at all"
     write_text(path, json.dumps(value, indent=1, default=str) + '\n')
 
+# %% ../../nbs/data/runs.ipynb #76e2a9a2
 def read_json(path:str|Path):
     "Read JSON; a file that does not hold any is an `InputError`"
     try: return json.loads(Path(path).read_text(encoding='utf-8'))

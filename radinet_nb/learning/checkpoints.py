@@ -34,6 +34,7 @@ def take_apart(
         return o
     return walk(tree, ''), tensors
 
+# %% ../../nbs/learning/checkpoints.ipynb #a1da90ee
 def put_together(tree, tensors:dict[str,torch.Tensor]):
     "What `take_apart` took apart; tuples come back as lists, keys as strings"
     if isinstance(tree, dict):
@@ -53,6 +54,7 @@ def write_checkpoint(
     with beside.open('rb') as f: os.fsync(f.fileno())
     beside.replace(path)
 
+# %% ../../nbs/learning/checkpoints.ipynb #25bd6c98
 def read_checkpoint(
     path:str|Path, # of the file
 )->dict: # the state, tensors on the CPU
@@ -70,6 +72,7 @@ def random_state()->dict:
     return dict(python=random.getstate(), numpy=[numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]], torch=torch.get_rng_state(),
                 cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
 
+# %% ../../nbs/learning/checkpoints.ipynb #7ac10399
 def set_random_state(state:dict):
     "Put the generators where `random_state` found them"
     random.setstate(as_random(state['python']))
@@ -77,6 +80,7 @@ def set_random_state(state:dict):
     torch.set_rng_state(state['torch'])
     if state['cuda']: torch.cuda.set_rng_state_all(state['cuda'])
 
+# %% ../../nbs/learning/checkpoints.ipynb #ed65c689
 def as_random(state): return (state[0], tuple(state[1]), state[2]) # JSON has no tuples
 
 # %% ../../nbs/learning/checkpoints.ipynb #987d7003
@@ -88,6 +92,7 @@ def optimizer_state(
     return dict(moments={i: dict(opt.state[p]) for i, p in enumerate(params) if p in opt.state},
                 groups=[{k: v for k, v in g.items() if k != 'params'} for g in opt.param_groups])
 
+# %% ../../nbs/learning/checkpoints.ipynb #0d0807f5
 def set_optimizer_state(opt:torch.optim.Optimizer, state:dict):
     "Put back what `optimizer_state` found; `opt` has the same parameters in the same groups"
     for group, saved in zip(opt.param_groups, state['groups'], strict=True):
@@ -105,6 +110,7 @@ def loader_state(
     own = vars(loader)
     return ({'rng': own['rng'].getstate()} if 'rng' in own else {}) | {k: own[k] for k in ('epoch',) if k in own}
 
+# %% ../../nbs/learning/checkpoints.ipynb #6f7bdcca
 def set_loader_state(loader, state:dict):
     "Put back what `loader_state` found"
     if 'rng' in state: loader.rng.setstate(as_random(state['rng']))
@@ -153,6 +159,7 @@ def checkpoint_folder(
     "Where the checkpoints of a run lie until it is finished"
     return Path(out).with_name(f'.{Path(out).name}.checkpoint')
 
+# %% ../../nbs/learning/checkpoints.ipynb #fee09cf1
 def identity(
     network:torch.nn.Module, # as it is before the first step
     **facts, # whatever else decides the result, as far as JSON or `str` can write it
@@ -165,6 +172,7 @@ def identity(
     for path in sorted(code_files()): h.update(path.read_bytes())
     return h.hexdigest()[:16]
 
+# %% ../../nbs/learning/checkpoints.ipynb #c0ef3339
 def open_checkpoint(
     out:str|Path, # the folder that the finished run will have; empty: a run without a name has no checkpoints
     network:torch.nn.Module, # as it is before the first step
@@ -174,10 +182,12 @@ def open_checkpoint(
     "The checkpoint of a run that begins or goes on"
     return Checkpoint(checkpoint_folder(out)/f'{identity(network, **facts)}.safetensors', writes) if str(out) else None
 
+# %% ../../nbs/learning/checkpoints.ipynb #92eefcc6
 def remove_checkpoints(out:str|Path):
     "A finished run needs none"
     if str(out): shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
 
+# %% ../../nbs/learning/checkpoints.ipynb #55298060
 def code_files()->list[Path]:
     "The modules of this library that decide how a stage trains"
     import radinet_nb

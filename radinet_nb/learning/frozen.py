@@ -30,6 +30,7 @@ def features_of_all(
             parts.append(network.body(normalize(x).to(own)).flatten(1).to(own))
     return torch.cat(parts)
 
+# %% ../../nbs/learning/frozen.ipynb #5aa1af2d
 @contextmanager
 def asked_once(
     learn:Learner, # its body is frozen

@@ -17,7 +17,7 @@ from ..data.cache import ImageCache
 from ..data.loaders import normalize
 from ..data.runs import OpenRun, Run, load_run, say_progress
 from ..data.studies import read_studies
-from .chains import CHAINS, MODELS, source_of
+from ..papers.karam2021.models import CHAINS, MODELS, source_of
 from .checkpoints import open_checkpoint, remove_checkpoints
 from .networks import Network, carry, imagenet_weights, save_weights
 from .schedules import Phase, fit_schedule, make_learner, summary
@@ -96,6 +96,7 @@ def import_imagenet(
     run = OpenRun(out, 'learning/general', params or given)
     return leave_general(run, network, name, f'ImageNet: {origin}', 'taken over, not trained here', None)
 
+# %% ../../nbs/learning/general.ipynb #03f952f0
 def leave_general(run, network, name, origin, schedule, history)->Run:
     "Write what a general start leaves: weights, and that it has learned from no patient"
     save_weights(network, run.folder/'weights.safetensors', backbone=network.backbone, task='general', origin=origin)

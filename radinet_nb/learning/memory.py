@@ -22,6 +22,7 @@ def free_memory(
     import psutil
     return psutil.virtual_memory().available
 
+# %% ../../nbs/learning/memory.ipynb #b9d1c754
 def kept_by_autograd(
     network:torch.nn.Module, # left as it is
     shape:tuple, # (height, width) of an image
@@ -56,6 +57,7 @@ def check_batch(
     said = f'{batch_size//parts} images at once need about {need:.1f} GiB and {free/2**30:.1f} GiB are free on {device}'
     raise InputError(said, where='batch_size', mend=mend_batch(batch_size, fits))
 
+# %% ../../nbs/learning/memory.ipynb #f04a11c7
 def mend_batch(
     batch_size:int, # images a step
     fits:int, # at once

@@ -26,10 +26,12 @@ def together()->bool:
     "Does this process work with others"
     return dist.is_available() and dist.is_initialized()
 
+# %% ../../nbs/learning/processes.ipynb #b30cf6a9
 def place()->tuple[int,int]:
     "The number of this process, and how many there are"
     return (dist.get_rank(), dist.get_world_size()) if together() else (0, 1)
 
+# %% ../../nbs/learning/processes.ipynb #3594f5df
 def join_others(
     device:str='', # `cpu` or `cuda`; empty: CUDA where there is one
 )->torch.device: # the one of this process
@@ -39,11 +41,13 @@ def join_others(
         return PartialState(cpu=device == 'cpu' or not torch.cuda.is_available()).device
     return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
+# %% ../../nbs/learning/processes.ipynb #ac675760
 def add_up(x:torch.Tensor)->torch.Tensor:
     "The sum of `x` over all processes"
     if together(): dist.all_reduce(x)
     return x
 
+# %% ../../nbs/learning/processes.ipynb #f1279a36
 def wait_for_all():
     "Return when every process is here"
     if together(): dist.barrier()
@@ -56,6 +60,7 @@ class SumOverProcesses(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad): return add_up(grad.clone())
 
+# %% ../../nbs/learning/processes.ipynb #f76d21db
 class SharedBatchNorm(_BatchNorm):
     "Batch normalization over the batches of all processes"
     def _check_input_dim(self, x): pass
@@ -149,6 +154,7 @@ def launch(
             if told: raise InputError(**json.loads(told[0].read_text())) from None
             raise
 
+# %% ../../nbs/learning/processes.ipynb #175014fc
 def one_of_many(function, arguments, folder):
     "What each process of `launch` does"
     try: function(**arguments)
@@ -156,6 +162,7 @@ def one_of_many(function, arguments, folder):
         (Path(folder)/f'{os.environ["RANK"]}.json').write_text(json.dumps(dict(what=e.what, where=e.where, mend=e.mend)))
         raise
 
+# %% ../../nbs/learning/processes.ipynb #d1fb70a4
 def free_port()->int:
     "A port that nobody listens at"
     with socket.socket() as s:

@@ -169,6 +169,7 @@ class History(Callback):
 # %% ../../nbs/learning/schedules.ipynb #47956415
 def accuracy(pred, target): return (pred.argmax(dim=1) == target).float().mean()
 
+# %% ../../nbs/learning/schedules.ipynb #236b80f0
 class StageLearner(Learner):
     "A `Learner` whose fit can begin at a later epoch, as one that was interrupted does: nothing of the epochs before is done again"
     first_epoch = 0
@@ -177,10 +178,12 @@ class StageLearner(Learner):
             self.epoch = epoch
             self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
+# %% ../../nbs/learning/schedules.ipynb #dc46f339
 class ShownInSingle(Callback):
     "Show fastai's recorder the loss in the precision it expects, when training is in double"
     def after_loss(self): self.learn.loss = self.learn.loss.float()
 
+# %% ../../nbs/learning/schedules.ipynb #5f6c3203
 class ChannelsLast(Callback):
     "Keep the weights in the memory format that convolutions prefer"
     order = -1
@@ -242,6 +245,7 @@ def fit_phase(learn, phase, history, checkpoint=None, number=0, ask_once=True):
         if phase.policy == 'one_cycle': learn.fit_one_cycle(phase.epochs, lr_max=np.array(rates), cbs=cbs)
         else: learn.fit(phase.epochs, lr=rates, cbs=cbs)
 
+# %% ../../nbs/learning/schedules.ipynb #bb9917cb
 def fit_schedule(
     learn:Learner, # as `make_learner` makes it
     schedule:list[Phase], # in order

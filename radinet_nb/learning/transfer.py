@@ -41,6 +41,7 @@ def set_seed(
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
 
+# %% ../../nbs/learning/transfer.ipynb #7b56afe8
 def best_device()->torch.device:
     "CUDA where there is one, else the CPU"
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -103,6 +104,7 @@ def learned_by(
     "All rows that the chain behind `source` has learned from; of a weights file, none are known"
     return load_run(source).table('learned.parquet') if str(source) and Path(source).is_dir() else pd.DataFrame(columns=LEARNED)
 
+# %% ../../nbs/learning/transfer.ipynb #7be0e4fd
 def start_from(
     network:Network, # changed in place
     source:str|Path, # a run's folder, a weights file, or empty for random weights
@@ -123,6 +125,7 @@ def audited_rows(studies, cache, given, source, leaks)->tuple: # the stage's row
     if str(source) and not Path(source).is_dir(): said['learned_from'] = 'unknown: a weights file'
     return rows_for(rows, given['task'], given['parts'], shuffled), learned, said
 
+# %% ../../nbs/learning/transfer.ipynb #ba180cd7
 def parent_of(source): return [source] if str(source) and Path(source).is_dir() else []
 
 # %% ../../nbs/learning/transfer.ipynb #d283eabc
@@ -164,6 +167,7 @@ def phases_of(schedule:str, random_start:bool, **scale)->list[Phase]:
     if schedule not in SCHEDULES: raise InputError(f'no schedule is called {schedule!r}', where='schedule', mend=f'write {" or ".join(SCHEDULES)}')
     return SCHEDULES[schedule](random_start=random_start, **scale)
 
+# %% ../../nbs/learning/transfer.ipynb #ad5ef9d0
 def train_here(studies, cache, out, given, record, scale)->Run:
     "Train a stage in this process, which may be one of several"
     device, source = join_others(given['device']), given['source']
@@ -195,12 +199,14 @@ def stage_learner(network, cache, rows, given, device):
     if given['compiled']: network.compile()
     return make_learner(dls, network, class_weights(rows, given['task']), given['precision'])
 
+# %% ../../nbs/learning/transfer.ipynb #3ecc1146
 def checkpoint_of(out, network, cache, rows, phases, given)->Checkpoint|None:
     "The checkpoint of a stage whose folder has a name; several processes have one, which the first of them writes"
     known = {k: v for k, v in given.items() if k not in ('source', 'name')} # the weights of the source count, not its folder
     return open_checkpoint(out, network, writes=place()[0] == 0, rows=fingerprint(rows, files=False), images=cache.about, phases=phases,
                            world=place()[1], **known)
 
+# %% ../../nbs/learning/transfer.ipynb #9844c043
 def train_together(out:str|Path, arguments:dict)->Run:
     "A stage in several processes on this machine"
     out = Path(out) if str(out) else Path(mkdtemp(prefix='radinet-'))/'run'

@@ -54,6 +54,7 @@ def clinical_hospital(
     return Hospital(**dict(low_resolution=.1) | knobs | case, patients=patients, pixels=pixels, seed=seed+500_500, fractured=fractured,
                     difficulty=difficulty)
 
+# %% ../../nbs/synthetic/clinical.ipynb #c671209e
 def seen_population(
     h:Hospital, # from `clinical_hospital`
 )->pd.DataFrame: # the population with StudyInstanceUID and the conspicuity of each view

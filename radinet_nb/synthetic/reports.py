@@ -180,6 +180,7 @@ def spoken(
 # %% ../../nbs/synthetic/reports.ipynb #09f4f05e
 def pick(rng, options): return options[int(rng.integers(len(options)))]
 
+# %% ../../nbs/synthetic/reports.ipynb #97528ac5
 def say_finding(
     row, # of the population: study, part, side, visit
     broken:dict, # bone and kind, or None
@@ -219,6 +220,7 @@ def surroundings(
         exam=pick(rng, exams).format(s=side, S=side.capitalize(), p=row.part), history=pick(rng, history), compared=pick(rng, compared).format(n=n),
         beside=beside, remarks=remarks, brief=rng.uniform()<.08, place=rng.uniform(), breaks=rng.uniform()<.015, lower=rng.uniform()<.05)
 
+# %% ../../nbs/synthetic/reports.ipynb #8be5128d
 def compose(
     line:str, # the statement of the finding
     around:dict, # of `surroundings`
