@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from radinet_nb.annotation.annotate import annotate_reports, gather, handed_on, in_chunks, read_reports, study_reports, with_report_labels
+from radinet_nb.annotation.annotate import annotate_reports, gather, handed_on, in_chunks, read_reports, study_reports
+from radinet_nb.data.report_labels import with_report_labels
 from radinet_nb.annotation.classifier import (
     FixedCounter,
     ReportClassifier,

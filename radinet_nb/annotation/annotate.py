@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['column_names', 'label_words', 'study_reports', 'read_reports', 'contradicting', 'in_chunks', 'read_and_rule',
            'label_table', 'calibration', 'model_card', 'gather', 'held_side', 'settle', 'write_table', 'handed_on',
-           'with_report_labels', 'annotate_reports']
+           'annotate_reports']
 
 # %% ../../nbs/annotation/annotate.ipynb #2135aff9
 import warnings
@@ -279,21 +279,6 @@ def handed_on(
     label = (larger if every else new.label).astype('Int8')
     return pd.DataFrame({'study':new.key.astype('string'), 'label':label, 'probability':new.probability.astype(float)}
                         ).drop_duplicates('study').reset_index(drop=True)
-
-# %% ../../nbs/annotation/annotate.ipynb #3b023051
-def with_report_labels(
-    studies:pd.DataFrame, # study table
-    labels:pd.DataFrame, # study, label: labels.parquet of an annotation run
-    splits:tuple=('train',), # rows that may get a label; rows without a split may, too
-)->pd.DataFrame: # the study table with those labels where it had none and label_source 'report' there
-    "A study table with its missing labels filled from reports"
-    known = labels[labels.label.notna()].astype({'study':str}).drop_duplicates('study').set_index('study').label
-    if len(known) and not known.index.isin(studies.study.astype(str)).any():
-        raise InputError('no label belongs to a study of this table', where='labels from reports', mend='annotate the same ingest run')
-    got = studies.study.astype(str).map(known).astype('Int8')
-    take = studies.label.isna() & got.notna() & (studies.split.isna() | studies.split.isin(splits))
-    return studies.assign(label=studies.label.mask(take, got).astype('Int8'),
-                          label_source=studies.label_source.mask(take, 'report').astype('string'))
 
 # %% ../../nbs/annotation/annotate.ipynb #5f682f84
 def annotate_reports(
