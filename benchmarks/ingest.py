@@ -38,8 +38,7 @@ def make_export(folder, files, shape=(1400, 1100)):
     "Write the files: few pictures, many names"
     import numpy as np
     import pydicom
-    sys.path.insert(0, str(HERE.parent/'tests'))
-    from dicom_files import write_dicom
+    from radinet_nb.synthetic.dicom_files import write_dicom
     rng, kinds = np.random.default_rng(0), [{}, {}, {}, dict(compress=pydicom.uid.RLELossless), dict(compress=pydicom.uid.JPEG2000Lossless)]
     films = [film(rng, *shape) for _ in range(5)]
     for i in range(files):

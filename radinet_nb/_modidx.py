@@ -1702,6 +1702,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'radinet_nb.synthetic.ct.slice_box': ('synthetic/ct.html#slice_box', 'radinet_nb/synthetic/ct.py'),
                                          'radinet_nb.synthetic.ct.slice_of': ('synthetic/ct.html#slice_of', 'radinet_nb/synthetic/ct.py'),
                                          'radinet_nb.synthetic.ct.windowed': ('synthetic/ct.html#windowed', 'radinet_nb/synthetic/ct.py')},
+            'radinet_nb.synthetic.dicom_files': { 'radinet_nb.synthetic.dicom_files.write_dicom': ( 'synthetic/dicom_files.html#write_dicom',
+                                                                                                    'radinet_nb/synthetic/dicom_files.py')},
             'radinet_nb.synthetic.fractals': { 'radinet_nb.synthetic.fractals.affine_maps': ( 'synthetic/fractals.html#affine_maps',
                                                                                               'radinet_nb/synthetic/fractals.py'),
                                                'radinet_nb.synthetic.fractals.develop_orbits': ( 'synthetic/fractals.html#develop_orbits',

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from dicom_files import write_dicom
+from radinet_nb.synthetic.dicom_files import write_dicom
 from PIL import Image
 
 from radinet_nb.data.dicom import read_dicom, read_header

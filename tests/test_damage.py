@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from dicom_files import write_dicom
+from radinet_nb.synthetic.dicom_files import write_dicom
 
 from radinet_nb.data.dicom import read_dicom
 from radinet_nb.data.images import read_picture

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from dicom_files import write_dicom
+from radinet_nb.synthetic.dicom_files import write_dicom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
