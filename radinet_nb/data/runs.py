@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'versions', 'commit', 'peak_memory', 'device_name', 'sync_folder', 'write_text', 'write_json', 'read_json',
-           'OpenRun', 'Run', 'load_run', 'recorded', 'say_progress']
+           'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun', 'recorded', 'say_progress']
 
 # %% ../../nbs/data/runs.ipynb #6365fa14
 import json, os, platform, shutil, subprocess, sys, time, uuid
@@ -18,7 +18,8 @@ import pandas as pd
 from ..errors import InputError
 
 # %% ../../nbs/data/runs.ipynb #1d228dea
-PACKAGES = ('radinet_nb', 'torch', 'torchvision', 'timm', 'fastai', 'numpy', 'pandas', 'scikit-learn', 'pydicom', 'papermill', 'snakemake')
+PACKAGES = ('radinet_nb', 'torch', 'torchvision', 'timm', 'fastai', 'numpy', 'pandas', 'scikit-learn', 'pydicom',
+            'papermill', 'snakemake')
 
 def versions()->dict[str,str]: # package name to version, of those that are installed
     "Versions of Python and of the packages that can change a number, read without importing them"
@@ -34,7 +35,9 @@ def commit(
 )->str|None: # 40 hex digits, with `+changes` when the tree differs from it; None outside a checkout
     "The commit that the code stands at; a copy without git, as in a container, may name it in `RADINET_COMMIT`"
     def git(*args): return subprocess.run(['git', '-C', str(folder), *args], capture_output=True, text=True, check=True).stdout.strip()
-    try: return git('rev-parse', 'HEAD') + ('+changes' if git('status', '--porcelain', '--untracked-files=no') else '')
+    try:
+        changes = git('status', '--porcelain', '--untracked-files=no')
+        return git('rev-parse', 'HEAD') + ('+changes' if changes else '')
     except (subprocess.CalledProcessError, FileNotFoundError): return os.environ.get('RADINET_COMMIT')
 
 # %% ../../nbs/data/runs.ipynb #ba862593
@@ -53,7 +56,9 @@ def device_name()->str:
     return f'cpu ({platform.machine()}, {os.cpu_count()} cores)'
 
 # %% ../../nbs/data/runs.ipynb #578a283c
-def sync_folder(folder:str|Path):
+def sync_folder(
+    folder:str|Path, # everything below it, and itself
+):
     "Flush every file below `folder`, and the folder itself, to disk"
     for path in [*Path(folder).rglob('*'), Path(folder)]:
         if path.is_symlink(): continue
@@ -77,54 +82,20 @@ def write_text(
     tmp.replace(path)
 
 # %% ../../nbs/data/runs.ipynb #3180a326
-def write_json(path:str|Path, value):
+def write_json(
+    path:str|Path, # where it will stand
+    value, # anything that JSON holds; other things as their text
+):
     "Write `value` as JSON, keys in the order given, whole or not at all"
     write_text(path, json.dumps(value, indent=1, default=str) + '\n')
 
 # %% ../../nbs/data/runs.ipynb #76e2a9a2
-def read_json(path:str|Path):
+def read_json(
+    path:str|Path, # a file
+):
     "Read JSON; a file that does not hold any is an `InputError`"
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as e: raise InputError(f'cannot be read as JSON ({type(e).__name__})', where=path) from None
-
-# %% ../../nbs/data/runs.ipynb #a6936bb5
-class OpenRun:
-    "A run that is being written; `finish` gives it its name"
-    def __init__(self,
-        out:str|Path, # the folder that the finished run will have; empty: a temporary one
-        notebook:str='', # which notebook or function writes it, such as `karam2021/stage`
-        params:dict|None=None, # every parameter with its value
-        parents:list|tuple=(), # folders of the runs that this one read
-        seed:int|None=None, # the one seed
-    ):
-        self.out = Path(out) if out else Path(gettempdir())/f'radinet-{uuid.uuid4().hex[:8]}'
-        if (self.out/'record.json').exists():
-            raise InputError('a finished run stands here and is never written over', where=self.out,
-                             mend='name another folder or move it away')
-        self.folder = self.out.with_name(f'.{self.out.name}.partial-{os.getpid()}')
-        if self.folder.exists(): shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
-        self.started, self.begin = datetime.now(timezone.utc), time.perf_counter()
-        self.facts = {}
-        parents = [Path(p) for p in parents if str(p)]
-        self.record = dict(notebook=notebook, seed=seed, commit=commit(), versions=versions(), parents={})
-        for p in parents: self.record['parents']['/'.join(p.parts[-2:])] = load_run(p).record['id'] # stage/RadiNet.seed0
-        write_json(self.folder/'params.json', params or {})
-
-    def note(self, **facts):
-        "Put facts in the record, such as `fingerprint`, `synthetic` or what was frozen"
-        self.facts.update(facts)
-        return self
-
-    def finish(self): # the finished `Run`
-        "Write the record, flush everything and rename the folder to its final name"
-        self.record |= dict(id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='seconds'), device=device_name(),
-                            seconds=round(time.perf_counter() - self.begin, 2), peak_memory_mib=peak_memory(), **self.facts)
-        write_json(self.folder/'record.json', self.record)
-        sync_folder(self.folder)
-        if self.out.exists() and not any(self.out.iterdir()): self.out.rmdir()
-        self.folder.rename(self.out)
-        return load_run(self.out)
 
 # %% ../../nbs/data/runs.ipynb #70c6e1a7
 class Run:
@@ -156,6 +127,65 @@ def load_run(
         raise InputError('no finished run stands here', where=folder, mend='name a folder that holds record.json')
     return Run(folder)
 
+# %% ../../nbs/data/runs.ipynb #269d3c2d
+def run_key(
+    folder:str|Path, # of a run
+)->str: # `karam2021/stage/RadiNet.seed0`
+    "The whole key of a run: paper, notebook and name, the last three parts of its folder"
+    return '/'.join(Path(folder).absolute().parts[-3:])
+
+# %% ../../nbs/data/runs.ipynb #59680534
+def parents_by_key(
+    parents:list|tuple, # runs or their folders
+)->dict[str,Run]: # key to run, each once
+    "The runs that a run read; two different ones under one key are an `InputError`"
+    res = {}
+    for o in [o if isinstance(o, Run) else load_run(o) for o in parents if isinstance(o, Run) or str(o)]:
+        key = run_key(o.folder)
+        if key in res and res[key].record['id'] != o.record['id']:
+            raise InputError(f'two parents are called {key}', where=o.folder, mend='give the runs different names')
+        res[key] = o
+    return res
+
+# %% ../../nbs/data/runs.ipynb #a6936bb5
+class OpenRun:
+    "A run that is being written; `finish` gives it its name"
+    def __init__(self,
+        out:str|Path, # the folder that the finished run will have; empty: a temporary one
+        notebook:str='', # which notebook or function writes it, such as `steps/stage`
+        params:dict|None=None, # every parameter with its value
+        parents:list|tuple=(), # the runs that this one read, or their folders; empty names are left out
+        seed:int|None=None, # the one seed
+    ):
+        self.out = Path(out) if out else Path(gettempdir())/f'radinet-{uuid.uuid4().hex[:8]}'
+        if (self.out/'record.json').exists():
+            raise InputError('a finished run stands here and is never written over', where=self.out,
+                             mend='name another folder or move it away')
+        self.folder = self.out.with_name(f'.{self.out.name}.partial-{os.getpid()}')
+        if self.folder.exists(): shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
+        self.started, self.begin = datetime.now(timezone.utc), time.perf_counter()
+        self.notebook, self.params, self.parents = notebook, params or {}, parents_by_key(parents)
+        self.facts = {'synthetic': True} if any(o.record.get('synthetic') for o in self.parents.values()) else {}
+        self.record = dict(notebook=notebook, seed=seed, commit=commit(), versions=versions(),
+                           parents={k: o.record['id'] for k, o in self.parents.items()})
+        write_json(self.folder/'params.json', self.params)
+
+    def note(self, **facts):
+        "Put facts in the record, such as `fingerprint`, `synthetic` or what was frozen"
+        self.facts.update(facts)
+        return self
+
+    def finish(self): # the finished `Run`
+        "Write the record, flush everything and rename the folder to its final name"
+        self.record |= dict(id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='seconds'), device=device_name(),
+                            seconds=round(time.perf_counter() - self.begin, 2), peak_memory_mib=peak_memory(), **self.facts)
+        write_json(self.folder/'record.json', self.record)
+        sync_folder(self.folder)
+        if self.out.exists() and not any(self.out.iterdir()): self.out.rmdir()
+        self.folder.rename(self.out)
+        return load_run(self.out)
+
 # %% ../../nbs/data/runs.ipynb #1993fa6d
 def recorded(
     namespace:dict, # the notebook's `globals()`
@@ -165,7 +195,9 @@ def recorded(
     return {k: namespace[k] for k in namespace.get('__annotations__', {}) if k in namespace and k not in leave_out}
 
 # %% ../../nbs/data/runs.ipynb #a81be486
-def say_progress(text:str):
+def say_progress(
+    text:str, # a few words
+):
     "Tell whoever started this process how far it is"
     path = os.environ.get('RADINET_PROGRESS')
     if path:
