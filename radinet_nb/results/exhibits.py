@@ -116,4 +116,4 @@ def section(self:Exhibits,
         run = self.runs.get(notebook)
         for o in contents_of(run) if run else []:
             if (o['key'] == key) if key else (f'{notebook}/{o["key"]}' not in named): parts.append(self.exhibit(run, o))
-    return Shown(parts) if parts else absent(f'It comes from {", ".join(dict.fromkeys(o.partition("/")[0] for o in shows))}.')
+    return Shown(parts) if parts or not shows else absent(f'It comes from {", ".join(dict.fromkeys(o.partition("/")[0] for o in shows))}.')
