@@ -15,7 +15,7 @@ $(VENV)/.installed: settings.ini setup.py pyproject.toml constraints.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]' || $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
-reproduce: $(VENV)/.installed ## every table and figure of a profile, ending with the report's path
+reproduce: $(VENV)/.installed ## every table and figure of a profile, ending with the path of each paper's page
 	@$(BIN)/radinet reproduce --profile $(PROFILE) $(ARGS)
 
 test: $(VENV)/.installed ## notebooks clean and exported, lessons, tests, the smoke profile from end to end
@@ -30,15 +30,10 @@ bench: $(VENV)/.installed ## measure, and write benchmarks/*.json
 readme: $(VENV)/.installed ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --log-level WARN --output-dir . --output README nbs/index.ipynb
 
-# all pictures of synthetic data; of a real collection the results only, no radiograph
-KEPT := figures$(if $(filter demo,$(PROFILE)),,/$(PROFILE))
-PICTURES := $(if $(filter demo,$(PROFILE)),fig*.png table*.png,fig10.png fig11.png table4.png)
-TABLES := performance/main/fig10.csv $(addprefix targets/main/,table4.csv table5.csv sizes.csv differences.csv) chains/main/schedules.csv
-
-figures: reproduce ## keep the figures, result tables and records of the last run in the tree
-	@mkdir -p $(KEPT)
-	cd runs/$(PROFILE)/karam2021 && for f in $(addprefix */main/,$(PICTURES)) $(TABLES); do if [ -f $$f ]; then cp $$f $(CURDIR)/$(KEPT); fi; done # a profile may leave some out
-	$(BIN)/python -c "from radinet_nb.report.ledger import records_of; import json, sys; json.dump(records_of(sys.argv[1]), open(sys.argv[2], 'w'), indent=1)" runs/$(PROFILE) $(KEPT)/records.json
+figures: reproduce ## keep the tables, figures and records of the last run in the tree; of a real collection no radiograph
+	$(BIN)/python -c "from radinet_nb.data.notebooks import paper_folders; from radinet_nb.results.kept import keep_results; \
+	  from radinet_nb.workflow.papers import load_paper; \
+	  keep_results('runs/$(PROFILE)', 'figures/$(PROFILE)', {o: load_paper(o).items for o in paper_folders()})"
 
 clean: ## runs and build products; the environment stays
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

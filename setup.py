@@ -1,8 +1,10 @@
 "Read the package's metadata from settings.ini, its only home; pyproject.toml declares these fields dynamic."
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=['='])
@@ -13,7 +15,19 @@ meta = config['DEFAULT']
 def lines(name): return [o.strip() for o in meta[name].splitlines() if o.strip()]
 
 
+class BuildWithPapers(build_py):
+    "What the library reads of a paper (paper.yaml, published.csv, claims.csv) stands beside its notebooks and travels with the package"
+    def run(self):
+        super().run()
+        for path in (here/'nbs'/'papers').glob('*/*'):
+            if path.suffix not in ('.yaml', '.csv'): continue
+            to = Path(self.build_lib)/'radinet_nb'/'papers'/path.parent.name
+            to.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, to)
+
+
 setup(
+    cmdclass={'build_py': BuildWithPapers},
     version=meta['version'], description=meta['description'], keywords=meta['keywords'].split(),
     author=meta['author'], license=meta['license'],
     python_requires=f">={meta['min_python']},<{meta['max_python']}",

@@ -23,16 +23,25 @@ def checkout(
     raise InputError('no checkout of radinet_nb is here, and the installed library has no notebooks',
                      where=Path(start).resolve(), mend='clone the repository and work inside it')
 
-# %% ../../nbs/data/notebooks.ipynb #ca1c45e7
+# %% ../../nbs/data/notebooks.ipynb #8a3b11de
 def paper_folders()->dict[str,Path]: # id of the paper to its folder
     "Every paper: the folders with a `paper.yaml` in the checkout, then those of the folder that `RADINET_PAPERS` names"
     own = os.environ.get('RADINET_PAPERS')
     if own and not Path(own).is_dir():
         raise InputError('no such folder', where=f'RADINET_PAPERS={own}', mend='name the folder that holds your papers')
-    homes = [checkout()/'nbs'/'papers', *([Path(own)] if own else [])]
+    homes = [_papers_home(), *([Path(own)] if own else [])]
     return {p.parent.name: p.parent for home in homes for p in sorted(home.glob('*/paper.yaml'))}
 
-# %% ../../nbs/data/notebooks.ipynb #5f4e7ffa
+# %% ../../nbs/data/notebooks.ipynb #81a4ac97
+def _papers_home()->Path:
+    "Where papers stand: in the checkout; without one, their tables travel with the installed package"
+    try: return checkout()/'nbs'/'papers'
+    except InputError:
+        installed = Path(__file__).resolve().parents[1]/'papers'
+        if any(installed.glob('*/paper.yaml')): return installed
+        raise
+
+# %% ../../nbs/data/notebooks.ipynb #a6cdc6b2
 def nearest(
     word:str, # what was written
     known, # what could have been meant
@@ -40,7 +49,7 @@ def nearest(
     "The nearest known word, for an error message"
     return difflib.get_close_matches(str(word), [str(o) for o in known], n=1, cutoff=0)[0]
 
-# %% ../../nbs/data/notebooks.ipynb #0650358c
+# %% ../../nbs/data/notebooks.ipynb #95ad5bdc
 def paper_folder(
     paper:str, # its id, such as `karam2021`
 )->Path:
@@ -50,7 +59,7 @@ def paper_folder(
     mend = f'did you mean {nearest(paper, known)}?' if known else 'radinet new-paper NAME makes one'
     raise InputError(f'no paper is called {paper!r}', where='paper', mend=mend)
 
-# %% ../../nbs/data/notebooks.ipynb #526540ff
+# %% ../../nbs/data/notebooks.ipynb #de002150
 def notebook_in(
     folder:Path|None, # of a paper; None: steps only
     name:str, # of the notebook, without suffix
@@ -62,7 +71,7 @@ def notebook_in(
     known = sorted(o.stem for place in folders for o in place.glob('*.ipynb'))
     raise InputError(f'no notebook is called {name!r}', where=folder.name if folder else 'steps', mend=f'did you mean {nearest(name, known)}?')
 
-# %% ../../nbs/data/notebooks.ipynb #a874a163
+# %% ../../nbs/data/notebooks.ipynb #c08f4105
 def find_notebook(
     name:str, # `PAPER/NOTEBOOK`, or `steps/NOTEBOOK`
 )->Path: # the .ipynb
