@@ -37,11 +37,11 @@ def radinet(tmp_path, only, *more):
 
 def reproduce_paper(tmp_path, data, *more):
     "The ingest node of the smoke profile on a folder of our own"
-    return radinet(tmp_path, 'karam2021/ingest', '--set', 'controls=false', '--data', data, *more)
+    return radinet(tmp_path, 'karam2021/ingest', '--set', 'karam2021.controls=false', '--data', data, *more)
 
 
-def refused(res, told, tmp_path):
-    assert res.returncode == 2 and told in res.stderr, res.stdout + res.stderr
+def refused(res, message, tmp_path):
+    assert res.returncode == 2 and message in res.stderr, res.stdout + res.stderr
     assert len(res.stderr.strip().splitlines()) == 1
     assert [p for p in (tmp_path/'runs').rglob('record.json')] == [] and [p for p in (tmp_path/'runs').rglob('*.done')] == []
 
@@ -51,7 +51,7 @@ def test_a_missing_folder(tmp_path): refused(reproduce_paper(tmp_path, 'hospital
 
 def test_an_empty_collection(tmp_path):
     (tmp_path/'empty').mkdir()
-    refused(reproduce_paper(tmp_path, f'hospital={tmp_path/"empty"}', '--set', f'ingest.key={tmp_path/"key"}'), 'the folder is empty', tmp_path)
+    refused(reproduce_paper(tmp_path, f'hospital={tmp_path/"empty"}', '--set', f'karam2021.ingest.key={tmp_path/"key"}'), 'the folder is empty', tmp_path)
 
 
 def test_a_label_of_seven(hospital, tmp_path):
@@ -95,7 +95,7 @@ class Code:
 
 def test_a_weights_file_that_holds_code(tmp_path):
     torch.save({'w': Code()}, tmp_path/'evil.pth')
-    res = radinet(tmp_path, 'karam2021/general', '--general', str(tmp_path/'evil.pth'), '--set', 'general.backbone=mobilenet_v2')
+    res = radinet(tmp_path, 'karam2021/general', '--general', str(tmp_path/'evil.pth'), '--set', 'karam2021.general.backbone=mobilenet_v2')
     refused(res, 'holds code, which is never run', tmp_path)
 
 
@@ -105,8 +105,8 @@ def test_no_free_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: shutil._ntuple_diskusage(2**40, 2**40 - 1000, 1000))
     with pytest.raises(InputError, match='free') as e: build_cache(pd.DataFrame(dict(path=[str(tmp_path/'a.png')])), tmp_path/'cache', 16)
     assert one_line(e.value) and not (tmp_path/'cache').exists()
-    from radinet_nb.workflow.reproduce import check_disk
-    with pytest.raises(InputError, match='are needed'): check_disk(tmp_path)
+    from radinet_nb.workflow.reproduce import require_disk
+    with pytest.raises(InputError, match='are needed'): require_disk(tmp_path)
 
 
 def test_a_stage_on_one_class(tmp_path):

@@ -1,4 +1,4 @@
-"The report page in a browser, and without one: nothing missing, nothing too wide, every link leads somewhere, every claim has its verdict"
+"The page of a paper in a browser, and without one: nothing missing, nothing too wide, every link leads somewhere, every claim has its verdict"
 import ast
 import html
 import json
@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from radinet_nb.data.notebooks import checkout
+from radinet_nb.data.notebooks import checkout, find_notebook, paper_folders
 from radinet_nb.data.runs import OpenRun
-from radinet_nb.results.claims import VERDICTS, read_claims
-from radinet_nb.results.figures import loss_figure, performance_figure, save_figure, save_table
-from radinet_nb.results.page import FOLDED, browse, find_browser, print_page, render_page
-from radinet_nb.results.performance import control_table, differences, performance_table
+from radinet_nb.papers.karam2021.margins import differences, performance_table
+from radinet_nb.results.claims import read_claims
+from radinet_nb.results.page import browse, find_browser, print_page, render_page
+from radinet_nb.results.page_items import FOLDED
+from radinet_nb.results.performance import control_table
+from radinet_nb.results.performance_figures import loss_figure, performance_figure
+from radinet_nb.results.result_run import ResultRun
+from radinet_nb.results.verdicts import VERDICTS
 
 WIDTHS = (390, 1280)
 needs_browser = pytest.mark.skipif(not find_browser(), reason='no Chromium here: install one, or name it in RADINET_BROWSER')
@@ -22,44 +26,53 @@ needs_browser = pytest.mark.skipif(not find_browser(), reason='no Chromium here:
 
 def stage(root, name, skill):
     "A training run without training"
-    run = OpenRun(root/'karam2021'/'stage'/f'{name}.seed0', 'karam2021/stage', seed=0).note(
-        name=name, synthetic=True, schedule='paper', epochs=2, best_epoch=1)
+    run = OpenRun(root/'karam2021'/'stage'/f'{name}.seed0', 'steps/stage', dict(chain=['wrist'], target='wrist', variant=''), seed=0)
+    run.note(name=name, synthetic=True, schedule='paper', epochs=2, best_epoch=1)
     target, draw = np.arange(160) % 2, np.random.default_rng(len(name)).normal(size=160)
     keys = [f'{i:03}' for i in range(160)]
-    pd.DataFrame(dict(run=name, collection='x', patient=keys, study=keys, view='pair', body_part='wrist', target=target,
-                      probability=1/(1 + np.exp(-skill*(2*target - 1) - draw)), split=np.where(np.arange(160) < 60, 'valid', 'test'))
-                 ).to_parquet(run.folder/'predictions.parquet')
-    pd.DataFrame(dict(epoch=[0, 1], phase=['warm-up', 'fine-tuning'], train_loss=[.7 - .1*skill, .6 - .2*skill])).to_csv(run.folder/'history.csv', index=False)
+    p, split = 1/(1 + np.exp(-skill*(2*target - 1) - draw)), np.where(np.arange(160) < 60, 'valid', 'test')
+    frame = pd.DataFrame(dict(run=name, collection='x', patient=keys, study=keys, view='pair', body_part='wrist', target=target, probability=p, split=split))
+    frame.to_parquet(run.folder/'predictions.parquet')
+    losses = pd.DataFrame(dict(epoch=[0, 1], phase=['warm-up', 'fine-tuning'], train_loss=[.7 - .1*skill, .6 - .2*skill]))
+    losses.to_csv(run.folder/'history.csv', index=False)
     return run.finish()
+
+
+def compared(root, runs):
+    "What the performance notebook leaves, of made-up runs"
+    run = ResultRun(root/'karam2021'/'performance'/'main', 'karam2021/performance', dict(resamples=50), runs)
+    for o in runs: run.result(f'wrist/{o.record["name"]}', runs=[o])
+    table = run.table(performance_table(runs, resamples=50), 'fig10', 'The table behind Fig. 10')
+    run.figure(performance_figure(table), 'fig10', 'Four models', alt='Point chart')
+    losses = pd.concat([o.history.assign(model=o.record['name']) for o in runs], ignore_index=True)
+    run.figure(loss_figure(losses), 'fig11', 'Loss', alt='Line chart')
+    run.table(differences(runs, resamples=50), 'differences', 'Differences')
+    run.table(control_table([]), 'controls', 'Controls')
+    return run.finish().folder
+
+
+def described(root):
+    "What the notebook on the collections leaves: a table that is too wide for a telephone, and one of real texts"
+    run = ResultRun(root/'karam2021'/'datasets'/'main', 'karam2021/datasets', {}, synthetic=True)
+    words = ['a cell that says much more than fits on a telephone']*50
+    run.table(pd.DataFrame({f'a column with a long name {i}': words for i in range(9)}), 'table1', 'A table of nine wide columns and fifty rows')
+    run.table(pd.DataFrame(dict(way=['rules'], sentences=9)), 'negation', 'Sentences that people wrote', source='NegEx release')
+    return run.finish().folder
 
 
 @pytest.fixture(scope='module')
 def report(tmp_path_factory):
-    "The report notebook, executed on a profile whose runs were made up, rendered, and printed where there is a browser"
+    "The page of karam2021, executed on runs that were made up, rendered, and printed where there is a browser"
     import papermill
     root = tmp_path_factory.mktemp('runs')/'profile'
     runs = [stage(root, *o) for o in (('WristNet', .3), ('RadiNetRand_wrist', .6), ('ImageNet_wrist', .9), ('RadiNet_wrist', 2.))]
-    folders = [str(o.folder) for o in runs]
-    run = OpenRun(root/'karam2021'/'performance'/'main', 'karam2021/performance', dict(runs=folders, resamples=50), parents=folders)
-    run.note(synthetic=True, parts=['wrist'])
-    table, gaps = performance_table(runs, resamples=50), differences(runs, resamples=50)
-    save_table(table, run.folder, 'fig10', 'The table behind Fig. 10')
-    save_figure(performance_figure(table, synthetic=True), run.folder, 'fig10', 'Four models', alt='Point chart')
-    save_figure(loss_figure({o.record['name']: o.history for o in runs}, synthetic=True), run.folder, 'fig11', 'Loss', alt='Line chart')
-    save_table(gaps, run.folder, 'differences', 'Differences')
-    save_table(control_table([]), run.folder, 'controls', 'Controls')
-    run.finish()
-    data = OpenRun(root/'karam2021'/'datasets'/'main', 'karam2021/datasets').note(synthetic=True)
-    save_table(pd.DataFrame({f'a column with a long name {i}': ['a cell that says much more than fits on a telephone']*50 for i in range(9)}), data.folder,
-               'table1', 'A table of nine wide columns and fifty rows', synthetic=True)
-    save_table(pd.DataFrame(dict(way=['rules'], sentences=9)), data.folder, 'negation', 'Sentences that people wrote', source='NegEx release')
-    data.finish()
-    folder = root/'karam2021'/'report'/'main'
-    papermill.execute_notebook(checkout()/'nbs'/'papers'/'karam2021'/'report.ipynb', root/'executed.ipynb', kernel_name='python3', progress_bar=False,
-                               language='python', cwd=str(checkout()), parameters=dict(profile='smoke', what='runs that were made up', out=str(folder),
-                               performance=str(root/'karam2021'/'performance'/'main'), datasets=str(root/'karam2021'/'datasets'/'main')))
+    shown = [str(compared(root, runs)), str(described(root))]
+    folder = root/'karam2021'/'page'/'main'
+    params = dict(paper='karam2021', profile='smoke', what='runs that were made up', out=str(folder), runs=shown)
+    papermill.execute_notebook(find_notebook('steps/page'), root/'executed.ipynb', kernel_name='python3', progress_bar=False, language='python',
+                               cwd=str(checkout()), parameters=params)
     (root/'executed.ipynb').rename(folder/'notebook.ipynb')
-    page = render_page(folder/'notebook.ipynb', folder/'report.html')
+    page = render_page(folder/'notebook.ipynb', folder/'page.html')
     if find_browser(): assert print_page(page) is not None
     return page
 
@@ -93,37 +106,39 @@ def test_figures_have_words(text):
     assert len(pictures) == 2 and all(re.search(r'alt="[^"]{8,}"', o) for o in pictures)
     captions = re.findall(r'<figcaption>(.*?)</figcaption>', text, flags=re.S)
     bare = [o for o in captions if 'Synthetic data.' not in o]
-    # real texts are no synthetic data because the images of the run are, and versions are no data at all
-    assert len(bare) == 2 and 'Real data: NegEx release.' in bare[0] and bare[1].startswith('Versions')
+    # real texts are no synthetic data because the images of the run are; trainings, versions and the item map are no data at all
+    assert len(bare) == 4 and 'Real data: NegEx release.' in bare[0] and bare[2].startswith('Versions')
 
 
 def exhibits(notebook):
-    "What a notebook saves for the report: name of the function, key, number of letters in the caption and in the alternative text"
+    "What a notebook saves for the page: table or figure, key, number of letters in the caption and in the alternative text"
     def letters(node): return sum(len(o.value) for o in ast.walk(node) if isinstance(o, ast.Constant) and isinstance(o.value, str)) if node else 0
     cells = [''.join(c['source']) for c in json.loads(notebook.read_text())['cells'] if c['cell_type'] == 'code']
-    for call in (o for c in cells for o in ast.walk(ast.parse(c)) if isinstance(o, ast.Call) and getattr(o.func, 'id', '') in ('save_table', 'save_figure')):
+    calls = [o for c in cells for o in ast.walk(ast.parse(c)) if isinstance(o, ast.Call) and isinstance(o.func, ast.Attribute)
+             and o.func.attr in ('table', 'figure') and getattr(o.func.value, 'id', '') == 'run' and len(o.args) > 1]
+    for call in calls:
         named = {k.arg: k.value for k in call.keywords}
+        caption, alt = named.get('caption') or (call.args[2:3] or [None])[0], named.get('alt') or (call.args[3:4] or [None])[0]
         # a name stands for a text that was put together above it
-        caption = named.get('caption') or (call.args[3] if len(call.args) > 3 else None)
-        yield call.func.id, ast.unparse(call.args[2]), 99 if isinstance(caption, ast.Name) else letters(caption), letters(named.get('alt'))
+        yield call.func.attr, ast.unparse(call.args[1]), *(99 if isinstance(o, ast.Name) else letters(o) for o in (caption, alt))
 
 
 def test_every_table_and_figure_of_the_papers_has_words_of_its_own():
-    papers = checkout()/'nbs'/'papers'
-    found = {(o.stem, *e) for o in (*sorted((papers/'karam2021').glob('*.ipynb')), papers/'evidence.ipynb') for e in exhibits(o)}
+    notebooks = [p for folder in paper_folders().values() for p in sorted(folder.glob('*.ipynb')) if '"parameters"' in p.read_text()]
+    found = {(o.parent.name, o.stem, *e) for o in notebooks for e in exhibits(o)}
     assert len(found) > 60
-    assert [o for o in found if o[3] < 40] == [], 'no caption of its own'
-    assert [o for o in found if o[1] == 'save_figure' and o[4] < 20] == [], 'no alternative text'
+    assert [o for o in found if o[4] < 40] == [], 'no caption of its own'
+    assert [o for o in found if o[2] == 'figure' and o[5] < 20] == [], 'no alternative text'
 
 
 def test_what_was_not_run_is_said(text):
-    assert text.count('class="absent"') == 10 # eight notebooks, the evidence in two places, and body parts, for which performance was given no runs
+    assert text.count('class="absent"') == 8 # sections of which no run was given
     assert '<small>not run</small>' in text.split('class="contents"')[1].split('</ul>')[0]
 
 
 def test_every_claim_of_the_paper_has_its_verdict(report, text):
     judged = pd.read_csv(report.parent/'claims.csv')
-    assert len(judged) == len(read_claims()) and set(judged.verdict) <= set(VERDICTS)
+    assert len(judged) == len(read_claims('karam2021')) and set(judged.verdict) <= set(VERDICTS)
     row = judged.set_index('id').loc['karam-fig10-WristNet-accuracy']
     assert row.verdict == 'reproduced' and row.low <= row.effect <= row.high and 'RadiNet_wrist.seed0 (' in row.runs
     # one page, one number: the ledger and the table behind Fig. 10 take the same thresholds
@@ -138,7 +153,7 @@ def test_tables_say_published_ours_difference_interval(text):
     assert ['model', 'metric', 'published', 'ours', 'difference', '95 % interval'] in [o[:6] for o in heads]
 
 
-PROBE = '''<!DOCTYPE html><meta charset="utf-8"><iframe id="page" src="report.html" style="width:%dpx;height:844px;border:0"></iframe>
+PROBE = '''<!DOCTYPE html><meta charset="utf-8"><iframe id="page" src="page.html" style="width:%dpx;height:844px;border:0"></iframe>
 <pre id="found"></pre><script>
 onload = () => {
   const doc = document.getElementById('page').contentDocument, root = doc.documentElement
@@ -168,6 +183,6 @@ def test_in_a_browser(report, width):
 @needs_browser
 def test_on_paper(report, text):
     assert (report.with_suffix('.pdf')).read_bytes()[:5] == b'%PDF-'
-    assert 'href="report.pdf"' in text
+    assert 'href="page.pdf"' in text
     # links would lead to this machine from paper
     assert b'file://' not in report.with_suffix('.pdf').read_bytes()

@@ -46,11 +46,74 @@ def test_a_notebook_is_clean(path):
         assert set(cell['metadata']) <= {'tags'}
 
 
-@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if 'papers' in p.parts], ids=lambda p: '/'.join(p.parts[-2:]))
-def test_a_paper_notebook_takes_parameters_and_defines_nothing(path):
+def code_cells(path): return [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
+
+
+RUN = [p for p in NOTEBOOKS if {'papers', 'steps'} & set(p.parts) and not any('default_exp' in c for c in code_cells(p)) and p.stem != 'adding_a_paper']
+
+
+@pytest.mark.parametrize('path', RUN, ids=lambda p: '/'.join(p.parts[-2:]))
+def test_a_run_notebook_takes_parameters_defines_nothing_and_checks_something(path):
     cells = json.loads(path.read_text())['cells']
     assert sum('parameters' in c['metadata'].get('tags', []) for c in cells) == 1
-    assert not any(line.startswith('def ') for c in cells if c['cell_type'] == 'code' for line in ''.join(c['source']).splitlines())
+    assert not any(line.startswith('def ') for c in code_cells(path) for line in c.splitlines())
+    assert any(word in c for c in code_cells(path) for word in ('assert ', 'test_eq', 'test_close')), 'nothing that it shows is checked'
+
+
+def test_a_public_name_is_defined_in_one_room():
+    import ast
+    from collections import defaultdict
+    found = defaultdict(set)
+    for path in sorted((ROOT/'radinet_nb').rglob('*.py')):
+        if path.name in ('_modidx.py', '__init__.py'): continue
+        for node in ast.parse(path.read_text()).body:
+            # each paper's graph is called graph: the engine asks for it by that name
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_') and (path.name, node.name) != ('graph.py', 'graph'):
+                found[node.name].add(str(path.relative_to(ROOT)))
+    assert {k: v for k, v in found.items() if len(v) > 1} == {}
+
+
+LEVELS = [{'data', 'synthetic'}, {'learning'}, {'analysis', 'annotation', 'evidence', 'models'}, {'results'}, {'papers'}]
+
+
+def test_imports_run_downwards():
+    "papers > results > analysis, annotation, evidence, models > learning > data, synthetic; data imports nothing of the others"
+    level = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
+    upward = []
+    for path in sorted((ROOT/'radinet_nb').rglob('*.py')):
+        room = path.relative_to(ROOT/'radinet_nb').parts[0]
+        if room not in level: continue
+        for name in re.findall(r'^\s*from (\.+[\w.]*|radinet_nb[\w.]*) import', path.read_text(), flags=re.M):
+            base = path.parents[len(name) - len(name.lstrip('.')) - 1] if name.startswith('.') else ROOT
+            parts = (base/name.lstrip('.').replace('.', '/')).relative_to(ROOT/'radinet_nb').parts
+            if not parts or parts[0] not in level: continue
+            if level[parts[0]] > level[room] or (room == 'data' and parts[0] != 'data'): upward.append((str(path.relative_to(ROOT)), name))
+    assert upward == []
+
+
+def test_lines_end_by_column_120():
+    wide = [(path.relative_to(ROOT).as_posix(), line) for path in NOTEBOOKS for c in code_cells(path) for line in c.splitlines() if len(line) > 120]
+    assert wide == []
+
+
+def test_every_parameter_of_a_public_function_has_its_docment():
+    import ast
+    bare = []
+    for path in sorted((ROOT/'radinet_nb').rglob('*.py')):
+        if path.name in ('_modidx.py', '__init__.py'): continue
+        text = path.read_text()
+        lines = text.splitlines()
+        for node in ast.parse(text).body:
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith('_'): continue
+            args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, *filter(None, [node.args.vararg, node.args.kwarg])]
+            bare += [f'{path.name}: {node.name}({o.arg})' for o in args if o.arg != 'self' and '#' not in lines[o.lineno - 1]]
+            if not ast.get_docstring(node): bare.append(f'{path.name}: {node.name} has no docstring')
+    assert bare == []
+
+
+def test_no_lesson_reaches_outside_the_checkout():
+    outside = [(p.name, line) for p in NOTEBOOKS for c in code_cells(p) for line in c.splitlines() if re.search(r"shared/data|'\.\./|tests'", line)]
+    assert outside == []
 
 
 def test_readme_is_in_step_with_its_notebook(tmp_path):
@@ -63,11 +126,16 @@ def test_the_readme_shows_the_committed_results():
     "The table is made from the figures in the tree, the picture is there, the badges say what setup says"
     import pandas as pd
 
-    from radinet_nb.results.exhibits import gains_markdown, results_markdown
-    from radinet_nb.results.page import interval_text
+    from radinet_nb.data.tables import interval_text
+    from radinet_nb.papers.karam2021.readme_tables import gains_markdown, results_markdown
+    from radinet_nb.results.lead import items_markdown
+    from radinet_nb.workflow.papers import load_paper
+    from radinet_nb.workflow.plan import papers_of
+    from radinet_nb.workflow.profiles import load_profile
     text = (ROOT/'README.md').read_text()
-    kept = {o: pd.read_csv(ROOT/'figures'/'open'/f'{o}.csv') for o in ('fig10', 'differences', 'sizes')}
-    assert results_markdown(kept['fig10']) in text
+    kept = {o: pd.read_csv(ROOT/'figures'/'open'/'karam2021'/f'{o}.csv') for o in ('fig10', 'differences', 'sizes')}
+    assert results_markdown(kept['fig10'], {k: o['start'] for k, o in load_paper('karam2021').models.items()}) in text
+    assert items_markdown([load_paper(o) for o in papers_of(load_profile('demo'))]) in text
     assert gains_markdown(kept['differences'], kept['sizes']) in text
     gaps = kept['differences'].set_index(['target', 'baseline', 'metric'])
     spread = kept['fig10'][kept['fig10'].metric == 'auc'].set_index('model').seed_sd

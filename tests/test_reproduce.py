@@ -1,4 +1,4 @@
-"The whole walk: the smoke profile, from nothing to the report; killed, resumed, repeated, touched."
+"The whole walk: the smoke profile, from nothing to the pages; killed, resumed, repeated, touched."
 import os
 import re
 import signal
@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from radinet_nb.data.runs import load_run, read_json
-from radinet_nb.results.exhibits import wanting
+from radinet_nb.results.exhibits import missing_words
+from radinet_nb.workflow.papers import load_paper
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,15 +39,23 @@ def runs(tmp_path_factory):
     return folder/'smoke'
 
 
-def test_it_ends_with_a_report_that_shows_the_figure_and_the_table(runs):
-    page = (runs/'karam2021'/'report'/'main'/'report.html').read_text()
+def test_it_ends_with_a_page_that_shows_the_figure_and_the_table(runs):
+    page = (runs/'karam2021'/'page'/'main'/'page.html').read_text()
     assert page.count('data:image/svg+xml;base64,') >= 10 and 'Synthetic data.' in page and 'RadiNetRand_wrist' in page
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     assert re.findall(r'<img(?![^>]*alt="[^"]+")', page) == []
 
 
 def test_every_table_and_figure_has_its_words(runs):
-    assert [o for name in read_json(runs/'plan.json')['nodes'] for o in wanting(load_run(runs/name))] == []
+    assert [o for name in read_json(runs/'plan.json')['nodes'] for o in missing_words(load_run(runs/name))] == []
+
+
+def test_every_item_of_every_paper_was_left_by_a_run(runs):
+    "What `paper.yaml` promises is there, as a table or as a figure"
+    for paper in sorted({o.split('/')[0] for o in read_json(runs/'plan.json')['nodes']}):
+        for item in load_paper(paper).items.values():
+            folder = runs/paper/item.notebook/'main'
+            assert (folder/f'{item.key}.{dict(table="csv", figure="png")[item.kind]}').is_file(), f'{paper}/{item.id}'
 
 
 def test_every_run_is_whole(runs):
@@ -55,7 +64,7 @@ def test_every_run_is_whole(runs):
         assert {'params.json', 'record.json', 'notebook.ipynb'} <= {p.name for p in run.folder.iterdir()}
         assert {'commit', 'versions', 'device', 'seed', 'seconds', 'peak_memory_mib', 'parents', 'id'} <= set(run.record)
     stage = load_run(runs/'karam2021'/'stage'/'RadiNet_wrist.seed0')
-    assert set(stage.record['parents']) == {'ingest/main', 'annotation/main', 'stage/RadiNet.seed0'}
+    assert set(stage.record['parents']) == {'karam2021/ingest/main', 'karam2021/annotation/main', 'karam2021/stage/RadiNet.seed0'}
     assert stage.record['synthetic'] and stage.record['fingerprint']
     assert {'history.csv', 'weights.safetensors', 'predictions.parquet'} <= {p.name for p in stage.folder.iterdir()}
     assert [p for p in runs.rglob('*partial*')] == []
@@ -86,7 +95,7 @@ def test_a_synthetic_hospital_tells_the_auc_by_type_of_fracture(runs):
 def test_a_second_call_does_nothing_and_says_so(runs):
     started = time.time()
     res = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent)
-    assert res.returncode == 0 and 'nothing to do' in res.stdout and 'report.html' in res.stdout
+    assert res.returncode == 0 and 'nothing to do' in res.stdout and 'page.html' in res.stdout
     assert time.time() - started < 60 # 15 s on a quiet machine
 
 
@@ -98,15 +107,28 @@ def test_after_a_touch_only_what_depends_on_it_would_run(runs):
         res = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent, '--why')
     finally: os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     lines = [o.strip() for o in res.stdout.splitlines() if o.startswith('  ')]
-    assert [o.split(':')[0] for o in lines] == ['karam2021/performance/main', 'karam2021/report/main']
+    assert [o.split(':')[0] for o in lines] == ['karam2021/performance/main', 'karam2021/page/main']
     assert 'changed since notebook karam2021/performance' in lines[0]
+
+
+def test_a_changed_figure_makes_no_training_stale(runs):
+    "After a change in results/figures, only what draws would run again"
+    path = ROOT/'radinet_nb'/'results'/'figures.py'
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before + b'# changed\n')
+        res = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent, '--why')
+    finally: path.write_bytes(before)
+    stale = [o.strip().split(':')[0] for o in res.stdout.splitlines() if o.startswith('  ')]
+    assert 'karam2021/performance/main' in stale
+    assert [o for o in stale if o.split('/')[1] in ('stage', 'general', 'ingest')] == []
 
 
 def test_the_same_seed_gives_the_same_numbers(runs, tmp_path):
     "A stage that ran under Snakemake, once more by plain papermill: weights and predictions to the last bit"
     first = load_run(runs/'karam2021'/'stage'/'WristNet.seed0')
     args = [o for k, v in first.params.items() for o in ('-y', f'{{{k}: {v!r}}}')] + ['-p', 'out', str(tmp_path/'again')]
-    nb = ROOT/'nbs'/'papers'/'karam2021'/'stage.ipynb'
+    nb = ROOT/'nbs'/'steps'/'stage.ipynb'
     command = [sys.executable, '-m', 'papermill', str(nb), str(tmp_path/'nb.ipynb'), '-k', 'python3', *args]
     res = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert res.returncode == 0, res.stderr[-2000:]
@@ -115,9 +137,12 @@ def test_the_same_seed_gives_the_same_numbers(runs, tmp_path):
     assert again.weights.read_bytes() == first.weights.read_bytes()
 
 
-@pytest.mark.parametrize('args, told', [
-    (['--set', 'wrist.epoch=3'], 'did you mean epochs?'),
-    (['--set', 'wrist.epochs=three'], 'is not of type int'),
+@pytest.mark.parametrize('args, message', [
+    (['--set', 'karam2021.wrist.epoch=3'], 'did you mean epochs?'),
+    (['--set', 'karam2021.wrist.epochs=three'], 'is not of type int'),
+    (['--set', 'wrist.epochs=3'], 'PAPER.SECTION.PARAMETER'),
+    (['--profile', 'nowhere.yaml'], 'no such file'),
+    (['--papers', '/nowhere'], 'no such folder'),
     (['--profile', 'dmeo'], 'did you mean demo?'),
     (['--profile', 'open'], 'needs fracatlas'),
     (['--only', 'karam2021/performnce'], 'did you mean karam2021/performance?'),
@@ -126,7 +151,7 @@ def test_the_same_seed_gives_the_same_numbers(runs, tmp_path):
     (['--general', 'resnet.pth'], 'neither imagenet, nor fractal, nor a file'),
     (['--jobs', 'many'], 'jobs'),
 ])
-def test_wrong_use_is_one_line_and_exit_2(args, told, tmp_path):
+def test_wrong_use_is_one_line_and_exit_2(args, message, tmp_path):
     res = radinet('reproduce', '--runs', tmp_path/'runs', *args)
-    assert res.returncode == 2 and told in res.stderr and len(res.stderr.strip().splitlines()) == 1, res.stderr
+    assert res.returncode == 2 and message in res.stderr and len(res.stderr.strip().splitlines()) == 1, res.stderr
     assert not (tmp_path/'runs').exists()
