@@ -31,9 +31,11 @@ def pairs(
     res = {}
     for o in items:
         name, eq, value = o.partition('=')
-        if not (eq and name and value): raise InputError(f'{o!r} is not NAME=VALUE', where=option, mend=f'write {option} name=value')
+        if not (eq and name and value): raise InputError(f'{o!r} is not NAME=VALUE', where=option,
+                                                         mend=f'write {option} name=value')
         try: res[name] = yaml.safe_load(value) if as_yaml else value
-        except yaml.YAMLError: raise InputError(f'{value!r} is no YAML', where=f'{option} {name}', mend='put it in quotes') from None
+        except yaml.YAMLError: raise InputError(f'{value!r} is no YAML', where=f'{option} {name}',
+                                                mend='put it in quotes') from None
     return res
 
 # %% ../nbs/cli.ipynb #e443063b
@@ -60,11 +62,12 @@ def use_papers(
 def reproduce_command(
     profile:Annotated[str, typer.Option(help='smoke, demo, open, paper, or a YAML file')]='demo', # scale
     only:Annotated[str, typer.Option(help='PAPER, PAPER/NOTEBOOK or PAPER/ITEM: that and what it needs')]='', # part
-    data:Annotated[list[str], typer.Option(metavar='NAME=PATH', help='folder of a collection')]=[],  # noqa: B006 - typer copies it
+    data:Annotated[list[str], typer.Option(metavar='NAME=PATH', help='folder of a collection')]=[], # noqa: B006
     general:Annotated[str, typer.Option(help='imagenet, fractal, or a weights file')]='', # start of the chains
-    settings:Annotated[list[str], typer.Option('--set', metavar='PAPER.SECTION.PARAMETER=VALUE', help='a parameter of a notebook')]=[],  # noqa: B006
+    settings:Annotated[list[str], typer.Option('--set', metavar='PAPER.SECTION.PARAMETER=VALUE',
+                                               help='a parameter of a notebook')]=[],  # noqa: B006
     jobs:Annotated[int, typer.Option(help='notebooks side by side; 0: one a core')]=0, # processes
-    dry_run:Annotated[bool, typer.Option('--dry-run', '--why', help='say what would run, and why, and stop')]=False, # only say
+    dry_run:Annotated[bool, typer.Option('--dry-run', '--why', help='say what would run, and stop')]=False, # only say
     runs:Annotated[str, typer.Option(help='folder for the runs; default: runs in the checkout')]='', # where
     papers:Annotated[str, typer.Option(help='folder with papers of your own')]='', # where else papers stand
 ):
@@ -97,7 +100,7 @@ def where_command(
 @app.command('new-paper')
 def new_paper_command(
     name:Annotated[str, typer.Argument(help='id of the paper: letters, digits, - and _')], # its id
-    papers:Annotated[str, typer.Option(help='folder with papers of your own; default: nbs/papers of the checkout')]='', # where
+    papers:Annotated[str, typer.Option(help='folder of your own papers; default: the checkout')]='', # where
 ):
     "Write the skeleton of a paper: a folder that runs, to be edited."
     use_papers(papers)
@@ -112,9 +115,11 @@ def synthesize_command(
     patients:Annotated[int, typer.Option(help='how many patients')]=100, # number
     pixels:Annotated[int, typer.Option(help='long side of a radiograph')]=256, # size
     seed:Annotated[int, typer.Option(help='same seed, same bytes')]=0, # of everything
-    parts:Annotated[list[str], typer.Option('--part', help='body part, again for more; default: all seven')]=[],  # noqa: B006
-    like:Annotated[str, typer.Option(help="a paper whose hospital is imitated, such as karam2021's 11,112 records of wrists")]='', # paper
-    knobs:Annotated[list[str], typer.Option('--set', metavar='KNOB=VALUE', help='any field of synthetic.hospital.Hospital: difficulty (obvious, '
+    parts:Annotated[list[str], typer.Option('--part', help='body part, again for more; default: all')]=[], # noqa: B006
+    like:Annotated[str, typer.Option(help="a paper whose hospital is imitated, such as karam2021's 11,112 records of "
+                                          "wrists")]='', # paper
+    knobs:Annotated[list[str], typer.Option('--set', metavar='KNOB=VALUE',
+                                            help='any field of synthetic.hospital.Hospital: difficulty (obvious, '
                     'mixed, subtle), severity, hairlines, noise, shift, unlabelled, ...')]=[],  # noqa: B006
     jobs:Annotated[int, typer.Option(help='processes')]=1, # at once
 ):
@@ -133,11 +138,12 @@ def synthesize_command(
 def ingest_command(
     export:Annotated[Path, typer.Argument(help='folder with DICOM files, labels.csv and reports.csv')], # what to read
     out:Annotated[Path, typer.Argument(help='folder to write; an interrupted one is completed')], # where
-    key:Annotated[Path, typer.Option(help='key file of the pseudonyms, made if there is none: keep it in the hospital')], # secret
-    pixels:Annotated[int, typer.Option(help='side of the square images; a case of two views is twice as wide')]=1324, # size
+    key:Annotated[Path, typer.Option(help='key file of the pseudonyms, made if there is none: keep it')], # secret
+    pixels:Annotated[int, typer.Option(help='side of an image; a case of two views is twice as wide')]=1324, # size
     image_format:Annotated[str, typer.Option('--format', help='png or jpeg')]='png', # of the images
-    views:Annotated[Path|None, typer.Option(help='CSV that overrules the views; default: views.csv in EXPORT, if there is one')]=None, # table
-    window:Annotated[str, typer.Option(help='window by position or name, or full: the whole range of each image')]='0', # gray levels
+    views:Annotated[Path|None, typer.Option(help='CSV that overrules the views; default: views.csv in EXPORT, if '
+                                                 'there is one')]=None, # table
+    window:Annotated[str, typer.Option(help='window by position or name; full: the whole range')]='0', # gray
     jobs:Annotated[int, typer.Option(help='processes; 0: one a core')]=0, # at once
 ):
     "Turn a hospital's export into a study table and 8-bit images without identity."
@@ -146,7 +152,8 @@ def ingest_command(
     from rich.progress import Progress
     with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task('files', total=None)
-        account = ingest(export, out, key, pixels=pixels, jobs=jobs or None, window=chosen, views=views, image_format=image_format,
+        account = ingest(export, out, key, pixels=pixels, jobs=jobs or None, window=chosen, views=views,
+                         image_format=image_format,
                          tell=lambda n, total: bar.update(task, completed=n, total=total))
     for what, count in account.items(): print(f'{what:30} {count}')
 
@@ -155,9 +162,9 @@ def ingest_command(
 def annotate_command(
     reports:Annotated[Path, typer.Argument(help='CSV, Parquet, or a hospital export')], # what to read
     out:Annotated[Path, typer.Argument(help='a new folder')], # where
-    labelled:Annotated[Path|None, typer.Option(help='reports with labels; default: those of REPORTS that have one')]=None, # to learn from
+    labelled:Annotated[Path|None, typer.Option(help='reports with labels; default: those of REPORTS')]=None, # teachers
     error:Annotated[float, typer.Option(help='allowed for each label')]=0.02, # rate
-    grouping:Annotated[str, typer.Option(help='patient, or report where there are no patient ids')]='patient', # of the split
+    grouping:Annotated[str, typer.Option(help='patient, or report where there are no ids')]='patient', # of the split
 ):
     "Labels for unlabelled reports, with confidence, an audit sample and a model card."
     from radinet_nb.annotation.annotate import annotate_reports
@@ -177,7 +184,7 @@ def audit_command(
 def export_command(
     run:Annotated[Path, typer.Argument(help='folder of a finished stage')], # what to read
     out:Annotated[Path, typer.Argument(help='model folder to write')], # where
-    rule:Annotated[str, typer.Option(help='how the threshold is chosen on validation: accuracy, youden or f1')]='accuracy', # threshold
+    rule:Annotated[str, typer.Option(help='of the threshold: accuracy, youden or f1')]='accuracy', # on validation
     pixels:Annotated[int, typer.Option(help='side of a view; 0: as the run says')]=0, # size
 ):
     "Turn a run into a model folder: weights, body for torchvision or timm, configuration, model card."
@@ -188,10 +195,13 @@ def export_command(
 @app.command('predict')
 def predict_command(
     model:Annotated[Path, typer.Argument(help='model folder, as radinet export writes it')], # who judges
-    paths:Annotated[list[Path], typer.Argument(help='DICOM files, image files, or folders; two files: frontal and lateral view')], # what
-    out:Annotated[Path|None, typer.Option(help='new folder for predictions.csv, left_out.csv and overlays; default: print CSV')]=None, # where
-    key:Annotated[Path|None, typer.Option(help='key file of the pseudonyms, as at ingest; default: a key that is thrown away')]=None, # secret
-    public:Annotated[bool, typer.Option('--public', help='the files identify nobody: show their names, draw over burned-in text')]=False, # open
+    paths:Annotated[list[Path], typer.Argument(help='DICOM files, image files, or folders; two files: frontal and '
+                                                    'lateral view')], # what
+    out:Annotated[Path|None, typer.Option(help='new folder for predictions.csv, left_out.csv and overlays; default: '
+                                               'print CSV')]=None, # where
+    key:Annotated[Path|None, typer.Option(help='key file of the pseudonyms, as at ingest; default: a key that is '
+                                               'thrown away')]=None, # secret
+    public:Annotated[bool, typer.Option('--public', help='the files identify nobody: show their names')]=False, # open
     jobs:Annotated[int, typer.Option(help='processes that read images')]=1, # at once
 ):
     "Probability, decision and Grad-CAM picture for every study."
@@ -201,12 +211,14 @@ def predict_command(
         print(res.table.to_csv(index=False), end='')
         for o in res.left.itertuples(): print(f'left out: {o.file}: {o.reason}', file=sys.stderr)
     else: print(f'{out}: {len(res.table)} studies judged, {len(res.left)} files left out')
-    if not (key or public): print('the names are those of a key that was thrown away: --key FILE makes them traceable', file=sys.stderr)
+    if not (key or public): print('the names are those of a key that was thrown away: --key FILE makes them traceable',
+                                  file=sys.stderr)
 
 # %% ../nbs/cli.ipynb #65e67bbb
 @app.command('doctor')
 def doctor_command(
-    data:Annotated[list[str], typer.Option(metavar='NAME=PATH', help='folder of a collection to look at; nothing is read')]=[],  # noqa: B006
+    data:Annotated[list[str], typer.Option(metavar='NAME=PATH',
+                                           help='folder of a collection to look at; nothing is read')]=[],  # noqa: B006
 ):
     "Say what will work here and what will not: versions, devices, data, free disk."
     import shutil
@@ -218,7 +230,8 @@ def doctor_command(
     import torch
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none: training runs on the CPU'
     print(f'{"commit":14} {commit() or "not a checkout: radinet reproduce needs one, the library does not"}')
-    print(f'{"GPU":14} {cuda}\n{"CPU cores":14} {os.cpu_count()}\n{"free disk":14} {shutil.disk_usage(".").free/2**30:.0f} GiB')
+    print(f'{"GPU":14} {cuda}\n{"CPU cores":14} {os.cpu_count()}\n{"free disk":14} '
+          f'{shutil.disk_usage(".").free/2**30:.0f} GiB')
     for name, path in given.items():
         try: print(f'{"data":14} {name}: {check_layout(name, path)} has the layout')
         except InputError as e: print(f'{"data":14} {name}: {e}')
@@ -241,7 +254,8 @@ def main(
         if debug: raise
         usage = isinstance(e, InputError) or type(e).__module__.startswith(('click', 'typer'))
         line = e.format_message() if hasattr(e, 'format_message') else ' '.join(str(e).split())
-        print(f'radinet: {line}' if usage else f'radinet: {type(e).__name__}: {line} (--debug shows where)', file=sys.stderr)
+        print(f'radinet: {line}' if usage else f'radinet: {type(e).__name__}: {line} (--debug shows where)',
+              file=sys.stderr)
         code = 2 if usage else 1
     return code
 

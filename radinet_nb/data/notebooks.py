@@ -69,7 +69,8 @@ def notebook_in(
     found = [p for p in (o/f'{name}.ipynb' for o in folders) if p.is_file()]
     if found: return found[0]
     known = sorted(o.stem for place in folders for o in place.glob('*.ipynb'))
-    raise InputError(f'no notebook is called {name!r}', where=folder.name if folder else 'steps', mend=f'did you mean {nearest(name, known)}?')
+    raise InputError(f'no notebook is called {name!r}', where=folder.name if folder else 'steps',
+                     mend=f'did you mean {nearest(name, known)}?')
 
 # %% ../../nbs/data/notebooks.ipynb #c08f4105
 def find_notebook(
@@ -87,6 +88,7 @@ def run_alone(
     "Execute a notebook in a process of its own, in a temporary folder"
     import papermill
     folder = Path(mkdtemp(prefix='radinet-'))
-    papermill.execute_notebook(find_notebook(notebook), folder/'notebook.ipynb', parameters=params | {'out': str(folder/'run')},
+    papermill.execute_notebook(find_notebook(notebook), folder/'notebook.ipynb', parameters=params
+                               | {'out': str(folder/'run')},
                                kernel_name='python3', language='python', progress_bar=False, log_output=False)
     return folder/'run'

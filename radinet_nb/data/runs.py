@@ -34,7 +34,8 @@ def commit(
     folder:str|Path='.', # anywhere inside the checkout
 )->str|None: # 40 hex digits, with `+changes` when the tree differs from it; None outside a checkout
     "The commit that the code stands at; a copy without git, as in a container, may name it in `RADINET_COMMIT`"
-    def git(*args): return subprocess.run(['git', '-C', str(folder), *args], capture_output=True, text=True, check=True).stdout.strip()
+    def git(*args): return subprocess.run(['git', '-C', str(folder), *args], capture_output=True, text=True,
+                                          check=True).stdout.strip()
     try:
         changes = git('status', '--porcelain', '--untracked-files=no')
         return git('rev-parse', 'HEAD') + ('+changes' if changes else '')
@@ -95,7 +96,8 @@ def read_json(
 ):
     "Read JSON; a file that does not hold any is an `InputError`"
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise InputError(f'cannot be read as JSON ({type(e).__name__})', where=path) from None
+    except (OSError, ValueError) as e: raise InputError(f'cannot be read as JSON ({type(e).__name__})',
+                                                        where=path) from None
 
 # %% ../../nbs/data/runs.ipynb #70c6e1a7
 class Run:
@@ -178,8 +180,10 @@ class OpenRun:
 
     def finish(self): # the finished `Run`
         "Write the record, flush everything and rename the folder to its final name"
-        self.record |= dict(id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='seconds'), device=device_name(),
-                            seconds=round(time.perf_counter() - self.begin, 2), peak_memory_mib=peak_memory(), **self.facts)
+        self.record |= dict(id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='seconds'),
+                            device=device_name(),
+                            seconds=round(time.perf_counter() - self.begin, 2), peak_memory_mib=peak_memory(),
+                            **self.facts)
         write_json(self.folder/'record.json', self.record)
         sync_folder(self.folder)
         if self.out.exists() and not any(self.out.iterdir()): self.out.rmdir()

@@ -45,7 +45,8 @@ def markdown_table(
 
 # %% ../../nbs/data/tables.ipynb #dae656e9
 SPECIAL = {o: '\\' + o for o in '&%$#_{}'} | {
-    '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '—': '---', '–': '--', 'κ': r'$\kappa$',
+    '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '—': '---', '–': '--',
+    'κ': r'$\kappa$',
     '≥': r'$\geq$', '≤': r'$\leq$', '<': r'\textless{}', '>': r'\textgreater{}'}
 
 def latex_text(
@@ -66,7 +67,8 @@ def latex_table(
     columns = ''.join('r' if pd.api.types.is_numeric_dtype(o) else 'l' for o in frame.dtypes)
     rows = [[cell_text(o, digits) for o in row] for row in frame.itertuples(index=False)]
     return '\n'.join([r'\begin{table}', r'\centering', rf'\caption{{{latex_text(caption)}}}', rf'\label{{tab:{name}}}',
-                      rf'\begin{{tabular}}{{{columns}}}', r'\hline', line([str(o) for o in frame]), r'\hline', *map(line, rows),
+                      rf'\begin{{tabular}}{{{columns}}}', r'\hline', line([str(o) for o in frame]), r'\hline',
+                      *map(line, rows),
                       r'\hline', r'\end{tabular}', r'\end{table}'])
 
 # %% ../../nbs/data/tables.ipynb #75da92c2

@@ -21,7 +21,8 @@ def read_published(
 )->pd.DataFrame: # paper, item, dataset, model, metric, value, unit, note
     "The published numbers of a paper, as printed; an unknown paper is an `InputError`"
     path = paper_folder(paper)/'published.csv'
-    if not path.is_file(): return pd.DataFrame(columns=['paper', 'item', 'dataset', 'model', 'metric', 'value', 'unit', 'note'])
+    if not path.is_file(): return pd.DataFrame(columns=['paper', 'item', 'dataset', 'model', 'metric', 'value', 'unit',
+                                                        'note'])
     return pd.read_csv(path, keep_default_na=False)
 
 # %% ../../nbs/evidence/published.ipynb #e0e38596
@@ -54,7 +55,8 @@ def published(
     "Published numbers of a paper, printed ones first, then those implied by stated margins"
     rows = read_published(paper)
     if item is not None and item not in set(rows['item']):
-        raise InputError(f'{paper} has no item {item}', where='published', mend=f"one of {', '.join(sorted(set(rows['item'])))}")
+        raise InputError(f'{paper} has no item {item}', where='published',
+                         mend=f"one of {', '.join(sorted(set(rows['item'])))}")
     parts = [rows.assign(basis='printed'), implied_by_margins(rows).assign(basis='implied')]
     rows = pd.concat([o for o in parts if len(o)] or parts[:1], ignore_index=True)
     return (rows if item is None else rows[rows['item']==item]).reset_index(drop=True)
@@ -72,7 +74,8 @@ def with_published(
     keys = ['model', 'metric'] + (['dataset'] if 'dataset' in table and dataset is None else [])
     rows = rows.assign(published=np.where(rows.unit=='%', rows.value/100, rows.value), published_note=rows.note)
     if rows.duplicated(keys).any():
-        raise InputError(f'{item} of {paper} holds a model and metric twice', where='with_published', mend='name the dataset')
+        raise InputError(f'{item} of {paper} holds a model and metric twice', where='with_published',
+                         mend='name the dataset')
     res = table.drop(columns=[o for o in ('published', 'published_note') if o in table])
     res = res.merge(rows[[*keys, 'published', 'published_note']], on=keys, how='left')
     return res.assign(published_note=res.published_note.fillna('not published'))
@@ -89,6 +92,7 @@ def printed_table(
     text = rows.value.map('{:g}'.format if decimals is None else f'{{:.{decimals}f}}'.format)
     # a number that would lose digits was not printed with so few
     if not np.allclose(text.astype(float), rows.value, rtol=0, atol=1e-9):
-        raise InputError(f'{item} of {paper} prints more than {decimals} decimals', mend='give the number of decimals in the paper')
+        raise InputError(f'{item} of {paper} prints more than {decimals} decimals',
+                         mend='give the number of decimals in the paper')
     table = rows.assign(value=text).pivot_table('value', ['dataset', 'model'], 'metric', 'first', sort=False)
     return table.reset_index().rename_axis(columns=None)

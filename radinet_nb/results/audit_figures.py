@@ -27,8 +27,10 @@ def recovered_figure(
             printed, real = rows[f'printed_{o}'], rows[f'recovered_{o}']
             ax.hlines(y, printed, real, color='#808080', linewidth=1.2, zorder=1)
             ax.plot(real, y, 'o', color=COLORS[4], markersize=5, label='from precision, recall and F1', zorder=3)
-            ax.plot(printed, y, 'D', color='none', markeredgecolor=COLORS[3], markeredgewidth=1.3, markersize=8, label='printed', zorder=4)
-            ax.set(xlabel=f'{LABELS[o]} (%)', yticks=y, yticklabels=rows.dataset+', '+rows.model.replace('none', 'no pre-training'))
+            ax.plot(printed, y, 'D', color='none', markeredgecolor=COLORS[3], markeredgewidth=1.3, markersize=8,
+                    label='printed', zorder=4)
+            ax.set(xlabel=f'{LABELS[o]} (%)', yticks=y, yticklabels=rows.dataset+', '
+                   +rows.model.replace('none', 'no pre-training'))
             ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
         fig.legend(*np.atleast_1d(axes)[0].get_legend_handles_labels(), loc='outside lower center', ncols=2)
         return fig
@@ -50,7 +52,8 @@ def readers_margin_figure(
                     label='errors overlap as much as they can' if overlap=='most' else 'as little as they can')
         ax.axvline(0, color='black', linewidth=.8)
         ax.axvline(-100*margin, color='black', linewidth=.8, linestyle='--', label=f'margin of {100*margin:g} points')
-        ax.set(yticks=-np.arange(len(readers)), yticklabels=readers, xlabel='network minus reader, accuracy in points, 95 % interval')
+        ax.set(yticks=-np.arange(len(readers)), yticklabels=readers,
+               xlabel='network minus reader, accuracy in points, 95 % interval')
         ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
         fig.legend(loc='outside lower center', ncols=3)
         return fig

@@ -16,7 +16,9 @@ from .verdicts import VERDICTS, NotRun, graded, need_evidence, verdict_row
 # %% ../../nbs/results/claim_tests.ipynb #45c10ebc
 RULE = 'accuracy' # of choosing thresholds on validation, as in Fig. 10 and in every table
 
-def both_splits(frame:pd.DataFrame)->tuple:
+def both_splits(
+    frame:pd.DataFrame, # predictions
+)->tuple:
     "Validation and test rows of predictions"
     return frame[frame.split=='valid'], frame[frame.split=='test']
 
@@ -24,13 +26,22 @@ def both_splits(frame:pd.DataFrame)->tuple:
 def same_runs(evidence, model)->str: # key of the wrists that decided already; empty: none
     "Whether a model of another data set is nothing but the runs of Fig. 10"
     runs = evidence.get('runs') or {}
-    return next((k for k,v in runs.items() if k.startswith('wrist/') and v==runs.get(model)), '') if not model.startswith('wrist/') else ''
+    if model.startswith('wrist/'): return ''
+    return next((k for k,v in runs.items() if k.startswith('wrist/') and v==runs.get(model)), '')
 
 # %% ../../nbs/results/claim_tests.ipynb #ae6c05de
-def better(evidence, model, other, metric, margin=0., relative=0.)->dict:
+def better(
+    evidence:dict, # what runs left, see `results.verdicts`
+    model:str, # key of the predictions, or name in the table
+    other:str, # the same of the model that it is compared with
+    metric:str, # name in `analysis.metrics`
+    margin:float=0., # published, a fraction
+    relative:float=0., # published, a share of the other model's value
+)->dict:
     "Paired difference of two models on the same test cases, clustered by patient; thresholds from validation"
     (va, ta), (vb, tb) = (both_splits(need_evidence(evidence, 'predictions', o)) for o in (model, other))
-    row = compare(ta, tb, choose_threshold(va, RULE), choose_threshold(vb, RULE), metrics=(metric,), resamples=evidence.get('resamples', 2000)).iloc[0]
+    row = compare(ta, tb, choose_threshold(va, RULE), choose_threshold(vb, RULE), metrics=(metric,),
+                  resamples=evidence.get('resamples', 2000)).iloc[0]
     both, used = f'{row.a:.3f} against {row.b:.3f}', (model, other)
     # evidence that was counted once is no second confirmation
     if same_runs(evidence, model) and same_runs(evidence, other):
@@ -41,7 +52,12 @@ def better(evidence, model, other, metric, margin=0., relative=0.)->dict:
     return graded(row.difference, row.low, row.high, max(margin, relative*row.b), used, both, share)
 
 # %% ../../nbs/results/claim_tests.ipynb #06dba9a0
-def reaches(evidence, model, metric, value)->dict:
+def reaches(
+    evidence:dict, # what runs left, see `results.verdicts`
+    model:str, # key of the predictions, or name in the table
+    metric:str, # name in `analysis.metrics`
+    value:float, # published
+)->dict:
     "Whether the published level lies in or below our interval"
     valid, test = both_splits(need_evidence(evidence, 'predictions', model))
     row = evaluate(test, choose_threshold(valid, RULE), (metric,), resamples=evidence.get('resamples', 2000)).iloc[0]
@@ -51,18 +67,34 @@ def reaches(evidence, model, metric, value)->dict:
     return verdict_row('reproduced' if row.high>=value else 'not reproduced', **found)
 
 # %% ../../nbs/results/claim_tests.ipynb #f381545f
-def every_group(evidence, model, metric, value, group)->dict:
+def every_group(
+    evidence:dict, # what runs left, see `results.verdicts`
+    model:str, # key of the predictions, or name in the table
+    metric:str, # name in `analysis.metrics`
+    value:float, # published
+    group:str, # column of the predictions
+)->dict:
     "Whether every group of cases exceeds a level"
     valid, test = both_splits(need_evidence(evidence, 'predictions', model))
     threshold = choose_threshold(valid, RULE)
-    rows = pd.concat([evaluate(o, threshold, (metric,), resamples=evidence.get('resamples', 2000)).assign(group=k) for k,o in test.groupby(group)])
+    rows = pd.concat([evaluate(o, threshold, (metric,), resamples=evidence.get('resamples', 2000)).assign(group=k)
+                      for k,o in test.groupby(group)])
     least = rows.sort_values('value').iloc[0]
-    found = dict(effect=least.value, low=least.low, high=least.high, says=f'least: {least.group}, published above {value:g}', used=(model,))
+    found = dict(effect=least.value, low=least.low, high=least.high,
+                 says=f'least: {least.group}, published above {value:g}', used=(model,))
     if model not in evidence.get('paper_data', ()): return verdict_row('not testable on this data', **found)
-    return verdict_row('reproduced' if least.low>value else 'direction only' if least.value>value else 'not reproduced', **found)
+    return verdict_row('reproduced' if least.low>value else 'direction only' if least.value>value else 'not reproduced',
+                       **found)
 
 # %% ../../nbs/results/claim_tests.ipynb #e2a1397b
-def table_better(evidence, table, model, other, metric, margin=0.)->dict:
+def table_better(
+    evidence:dict, # what runs left, see `results.verdicts`
+    table:str, # key of the table
+    model:str, # key of the predictions, or name in the table
+    other:str, # the same of the model that it is compared with
+    metric:str, # name in `analysis.metrics`
+    margin:float=0., # published, a fraction
+)->dict:
     "Two models in a table of results: by its paired row where there is one, else by separate intervals"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[rows.metric==metric]
@@ -75,23 +107,36 @@ def table_better(evidence, table, model, other, metric, margin=0.)->dict:
     return graded(a.value-b.value, a.low-b.high, a.high-b.low, margin, (table,), f'{a.value:.3f} against {b.value:.3f}')
 
 # %% ../../nbs/results/claim_tests.ipynb #b2a27d15
-def table_reaches(evidence, table, model, metric, value)->dict:
+def table_reaches(
+    evidence:dict, # what runs left, see `results.verdicts`
+    table:str, # key of the table
+    model:str, # key of the predictions, or name in the table
+    metric:str, # name in `analysis.metrics`
+    value:float, # published
+)->dict:
     "Whether a published level lies in or below the interval of a table"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[(rows.metric==metric) & (rows.model==model)]
     if not len(rows): raise NotRun(f'{table}: {model}, {metric}')
     o = rows.iloc[0]
-    verdict = 'not testable on this data' if table not in evidence.get('paper_data', ()) else 'reproduced' if o.high>=value else 'not reproduced'
+    verdict = 'reproduced' if o.high>=value else 'not reproduced'
+    if table not in evidence.get('paper_data', ()): verdict = 'not testable on this data'
     return verdict_row(verdict, o.value, o.low, o.high, f'published {value:g}', (table,))
 
 # %% ../../nbs/results/claim_tests.ipynb #28f56a5b
-def rules_differ(evidence, table, metric, sign)->dict:
-    "Disjunction against conjunction, every reader of Table 6: paired where the clinical run has the interval, else by separate ones"
+def rules_differ(
+    evidence:dict, # what runs left, see `results.verdicts`
+    table:str, # key of the table
+    metric:str, # name in `analysis.metrics`
+    sign:float, # 1: disjunction should be higher, -1: lower
+)->dict:
+    "Disjunction against conjunction of the views, for every reader: paired where the run has that interval"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[(rows.metric==metric) & rows.model.str.match('Radiologist .*, (?:con|dis)junction')]
     if not len(rows): raise NotRun(f'{table}: readers by both rules')
     who = rows.model.str.rsplit(', ', n=1, expand=True)
-    wide = rows.assign(reader=who[0], rule=who[1]).pivot(index='reader', columns='rule', values=['value', 'low', 'high'])
+    wide = rows.assign(reader=who[0], rule=who[1]).pivot(index='reader', columns='rule',
+                                                         values=['value', 'low', 'high'])
     gap = sign*(wide['value', 'disjunction']-wide['value', 'conjunction'])
     paired = evidence['tables'].get(f"{table.rpartition('/')[0]}/rules", pd.DataFrame(columns=['merit', 'sample']))
     paired = paired[(paired.merit==dict(recall='sensitivity').get(metric, metric)) & (paired['sample']=='fixed')]
@@ -104,8 +149,11 @@ def rules_differ(evidence, table, metric, sign)->dict:
     return got if (gap>0).all() or got['verdict']!='reproduced' else got | dict(verdict='direction only')
 
 # %% ../../nbs/results/claim_tests.ipynb #773e8666
-def lowest_loss(evidence, model)->dict:
-    "Whether a model's training loss is the lowest of all, at the first and at the last epoch; one seed a model is no more than a direction"
+def lowest_loss(
+    evidence:dict, # what runs left, see `results.verdicts`
+    model:str, # key of the predictions, or name in the table
+)->dict:
+    "Whether a model's training loss is the lowest, at the first and at the last epoch; one seed is a direction at most"
     by = evidence.get('declared_by') or {}
     histories = {k:v for k,v in (evidence.get('histories') or {}).items() if by.get(k)==by.get(model)}
     if model not in histories or len(histories)<2: raise NotRun(f'histories: {model}')
@@ -117,7 +165,12 @@ def lowest_loss(evidence, model)->dict:
     return verdict_row(verdict, gap[1], says=says, used=histories)
 
 # %% ../../nbs/results/claim_tests.ipynb #1f1ae6cc
-def from_run(evidence, table, sentence, measure)->dict:
+def from_run(
+    evidence:dict, # what runs left, see `results.verdicts`
+    table:str, # key of the table
+    sentence:str, # how it begins
+    measure:str, # of similarity
+)->dict:
     "A sentence that its own run has judged: columns sentence, measure, verdict, effect, low, high, says"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[rows.sentence.str.startswith(sentence) & (rows.measure==measure)]
@@ -125,7 +178,11 @@ def from_run(evidence, table, sentence, measure)->dict:
     return verdict_row(*rows.iloc[0][['verdict', 'effect', 'low', 'high', 'says']], [table])
 
 # %% ../../nbs/results/claim_tests.ipynb #218bb708
-def grows(evidence, table, column)->dict:
+def grows(
+    evidence:dict, # what runs left, see `results.verdicts`
+    table:str, # key of the table
+    column:str, # of the table
+)->dict:
     "Whether a column grows with the epoch (Spearman)"
     rows = need_evidence(evidence, 'tables', table)
     rho = rows[['epoch', column]].corr('spearman').iloc[0, 1]
@@ -133,34 +190,51 @@ def grows(evidence, table, column)->dict:
     return verdict_row(verdict, rho, says='rank correlation with the epoch', used=[table])
 
 # %% ../../nbs/results/claim_tests.ipynb #30234c56
-def mostly_easy(evidence, table, agent)->dict:
-    "Whether more than half of an agent's misclassified cases are easy: columns agent, judged, D (the share of difficult ones) with its interval"
+def mostly_easy(
+    evidence:dict, # what runs left, see `results.verdicts`
+    table:str, # key of the table
+    agent:str, # who erred
+)->dict:
+    "Whether more than half of an agent's errors are easy: columns agent, judged, D (difficult ones), low, high"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[rows.agent==agent]
     if not len(rows) or not rows.judged.iloc[0]: raise NotRun(f'{table}: judged errors of {agent}')
     easy, low, high = (1-float(o) for o in rows.iloc[0][['D', 'high', 'low']])
     verdict = 'reproduced' if low>.5 else 'direction only' if easy>.5 else 'not reproduced'
-    return verdict_row(verdict, easy, low, high, f'share of easy cases among {rows.judged.iloc[0]:.0f} judged errors', [table])
+    return verdict_row(verdict, easy, low, high, f'share of easy cases among {rows.judged.iloc[0]:.0f} judged errors',
+                       [table])
 
 # %% ../../nbs/results/claim_tests.ipynb #2bb1ec7c
-def similar_to_readers(evidence, table, model, margin, merit='accuracy')->dict:
-    "Non-inferiority to the mean radiologist under every rule: columns model, rule, merit, sample ('fixed', 'random'), difference, low, high, margin, p"
+def similar_to_readers(
+    evidence:dict, # what runs left, see `results.verdicts`
+    table:str, # key of the table
+    model:str, # key of the predictions, or name in the table
+    margin:float, # the loss that still counts as similar
+    merit:str='accuracy', # figure of merit
+)->dict:
+    "Non-inferiority to the mean radiologist under every rule of joining the views"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[(rows.model==model) & (rows.merit==merit) & np.isclose(rows.margin.astype(float), margin)]
     if not {'fixed', 'random'}<=set(rows['sample']): raise NotRun(f'{table}: {model}, {merit}, margin {margin:g}')
-    worst = rows.loc[rows.difference.astype(float).idxmin(), 'rule'] # the rule of joining two views that favors the readers most
+    worst = rows.loc[rows.difference.astype(float).idxmin(),
+                     'rule'] # the rule of joining two views that favors the readers most
     o, p = rows[(rows.rule==worst) & (rows['sample']=='fixed')].iloc[0], rows.groupby('sample').p.max()
     # holding for these radiologists only is a direction, no proof for radiologists
     verdict = 'reproduced' if (p<=.05).all() else 'direction only' if o.difference>-margin else 'not reproduced'
-    says = f'against {worst}, no worse by {margin:g} with p = {p["fixed"]:.3f} for these radiologists, {p["random"]:.3f} for others'
+    says = (f'against {worst}, no worse by {margin:g} with p = {p["fixed"]:.3f} for these radiologists, '
+            f'{p["random"]:.3f} for others')
     return verdict_row(verdict, o.difference, o.low, o.high, says, [table])
 
 # %% ../../nbs/results/claim_tests.ipynb #0786b4ec
-def no_test(evidence, why)->dict:
+def no_test(
+    evidence:dict, # what runs left, see `results.verdicts`
+    why:str, # in words
+)->dict:
     "A claim that no prediction can decide"
     return verdict_row('not testable on this data', says=why)
 
 # %% ../../nbs/results/claim_tests.ipynb #fb3e23c8
-TESTS = dict(better=better, reaches=reaches, every_group=every_group, table_better=table_better, table_reaches=table_reaches,
+TESTS = dict(better=better, reaches=reaches, every_group=every_group, table_better=table_better,
+             table_reaches=table_reaches,
              rules=rules_differ, lowest_loss=lowest_loss, from_run=from_run, grows=grows, mostly_easy=mostly_easy,
              similar=similar_to_readers, no_test=no_test)

@@ -24,12 +24,15 @@ def read_claims(
     if not path.is_file(): return pd.DataFrame(columns=CLAIM_COLUMNS)
     rows = pd.read_csv(path, keep_default_na=False)
     missing = [o for o in CLAIM_COLUMNS if o not in rows]
-    if missing: raise InputError(f'has no column {missing[0]}', where=path, mend=f'the columns are {", ".join(CLAIM_COLUMNS)}')
+    if missing: raise InputError(f'has no column {missing[0]}', where=path,
+                                 mend=f'the columns are {", ".join(CLAIM_COLUMNS)}')
     for i, o in enumerate(rows.test):
         if o not in TESTS and o != 'audit':
-            raise InputError(f'{o!r} is no test', where=f'{path}, row {i + 1}', mend=f'did you mean {nearest(o, [*TESTS, "audit"])}?')
+            raise InputError(f'{o!r} is no test', where=f'{path}, row {i + 1}',
+                             mend=f'did you mean {nearest(o, [*TESTS, "audit"])}?')
     if not rows.id.is_unique:
-        raise InputError(f'the id {rows.id[rows.id.duplicated()].iloc[0]} stands twice', where=path, mend='give each claim an id of its own')
+        raise InputError(f'the id {rows.id[rows.id.duplicated()].iloc[0]} stands twice', where=path,
+                         mend='give each claim an id of its own')
     return rows
 
 # %% ../../nbs/results/claims.ipynb #2ceb0302
@@ -56,7 +59,8 @@ def judge_claim(
         try: return TESTS[claim.test](evidence, **settings)
         except NotRun as missing: return verdict_row('not run yet', says=f'needs {missing}')
     if settings.get('check') not in checks:
-        mend = f'did you mean {nearest(settings.get("check"), checks)}?' if checks else 'write checks.ipynb beside claims.csv'
+        mend = 'write checks.ipynb beside claims.csv'
+        if checks: mend = f'did you mean {nearest(settings.get("check"), checks)}?'
         raise InputError(f'the paper has no check {settings.get("check")!r}', where=f'claim {claim.id}', mend=mend)
     holds, says = checks[settings['check']]()
     return verdict_row('reproduced' if holds else VERDICTS[3], says=says, used=['published numbers'])
@@ -74,11 +78,13 @@ def judge_claims(
         runs = evidence.get('runs') or {}
         used = ', '.join(str(runs.get(k, k)) for k in got.pop('used'))
         res.append(dict(id=o.id, paper=o.paper, where=o.where, claim=o.claim, **got, runs=used))
-    return pd.DataFrame(res, columns=['id', 'paper', 'where', 'claim', 'verdict', 'effect', 'low', 'high', 'says', 'runs'])
+    return pd.DataFrame(res, columns=['id', 'paper', 'where', 'claim', 'verdict', 'effect', 'low', 'high', 'says',
+                                      'runs'])
 
 # %% ../../nbs/results/claims.ipynb #f22bf3f5
 def count_verdicts(
     judged:pd.DataFrame, # of `judge_claims`, of one paper or several
 )->pd.DataFrame: # paper by verdict
     "How many claims of each paper have which verdict"
-    return judged.groupby(['paper', 'verdict']).size().unstack(fill_value=0).reindex(columns=list(VERDICTS), fill_value=0)
+    return judged.groupby(['paper', 'verdict']).size().unstack(fill_value=0).reindex(columns=list(VERDICTS),
+                                                                                     fill_value=0)

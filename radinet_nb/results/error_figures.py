@@ -31,7 +31,8 @@ def venn_figure(
     "Misclassified cases of two or three agents, with D and R (karam2021, Fig. 15)"
     from matplotlib_venn import venn2, venn3
     agents = [o for o in parts if o not in ('cases', 'D')]
-    if len(agents) not in (2, 3): raise InputError(f'{len(agents)} agents', where='venn_figure', mend='two or three; see upset_figure')
+    if len(agents) not in (2, 3): raise InputError(f'{len(agents)} agents', where='venn_figure',
+                                                   mend='two or three; see upset_figure')
     draw = venn2 if len(agents)==2 else venn3
     count = {''.join('01'[bool(row[o])] for o in agents): int(row.cases) for _,row in parts.iterrows()}
     with style():
@@ -45,9 +46,11 @@ def venn_figure(
         for text in [*v.set_labels, *v.subset_labels]: text.set_fontsize(8)
         for o in v.patches: o.set(edgecolor='black', linewidth=.8)
         total = int(parts.cases.sum())
-        rows = [[region_name(o, agents), str(int(o.cases)), cell_text(o.D, 2)] for _,o in parts.iterrows()] + [['any', str(total), '']]
+        rows = [[region_name(o, agents), str(int(o.cases)), cell_text(o.D, 2)] for _,
+                o in parts.iterrows()] + [['any', str(total), '']]
         right.axis('off')
-        box = right.table(rows, colLabels=['wrong for exactly', 'cases', 'D'], colWidths=[.66, .17, .17], cellLoc='left', loc='center')
+        box = right.table(rows, colLabels=['wrong for exactly', 'cases', 'D'], colWidths=[.66, .17, .17],
+                          cellLoc='left', loc='center')
         box.auto_set_font_size(False); box.set_fontsize(8); box.scale(1, 1.25)
         for (r, _), o in box.get_celld().items():
             o.set(edgecolor='#b0b0b0', linewidth=.5, facecolor='#eeeeee' if r==0 else 'white')
@@ -64,7 +67,8 @@ def upset_figure(
     agents, total = [o for o in parts if o not in ('cases', 'D')], int(parts.cases.sum())
     drawn, by, x, y = parts[:most], shares.set_index('agent'), np.arange(len(parts[:most])), np.arange(len(agents))
     with style():
-        fig, ((corner, top), (left, grid)) = plt.subplots(2, 2, figsize=(7, 1.9+.24*len(agents)), sharex='col', sharey='row',
+        fig, ((corner, top), (left, grid)) = plt.subplots(2, 2, figsize=(7, 1.9+.24*len(agents)), sharex='col',
+                                                          sharey='row',
                                                           width_ratios=(1.25, 3), height_ratios=(1.5, .24*len(agents)))
         corner.axis('off')
         top.bar(x, drawn.cases, color='#404040', width=.62)
@@ -77,10 +81,12 @@ def upset_figure(
         for i,m in enumerate(member):
             grid.plot([i]*len(agents), y, 'o', color='#cccccc', markersize=4, zorder=1)
             grid.plot([i]*m.sum(), y[m], 'o-', color='black', markersize=5.5, zorder=2)
-        grid.set(xticks=[], yticks=y, xlabel=f'exact combinations\n({int(drawn.cases.sum())} of {total} misclassified cases)')
+        grid.set(xticks=[], yticks=y, xlabel=f'exact combinations\n({int(drawn.cases.sum())} of {total} misclassified '
+                                             f'cases)')
         left.barh(y, by.errors.reindex(agents), color='#9a9a9a', edgecolor='black', linewidth=.6, height=.62)
         left.invert_xaxis(); left.invert_yaxis()
-        left.set(yticks=y, yticklabels=[f'{o.replace("_", " ")}  D {cell_text(by.D[o], 2)}  R {cell_text(by.R[o], 2)}' for o in agents], xlabel='errors')
+        left.set(yticks=y, yticklabels=[f'{o.replace("_", " ")}  D {cell_text(by.D[o], 2)}  R {cell_text(by.R[o], 2)}'
+                                        for o in agents], xlabel='errors')
         for ax in (grid, left): ax.tick_params(axis='y', length=0); ax.spines[['left', 'right']].set_visible(False)
         return fig
 
@@ -97,13 +103,16 @@ def roc_figure(
         ax.plot([0, 1], [0, 1], color='#b0b0b0', linewidth=.8, zorder=0, label='chance')
         for i, (model, look) in enumerate(looks_of(list(curves), looks).items()):
             c, name = curves[model], model.replace('_', ' ')
-            if i==band: ax.fill_between(c.fpr, c.low, c.high, color=look.color, alpha=.2, linewidth=0, label=f'{name}, 95 %')
+            if i==band: ax.fill_between(c.fpr, c.low, c.high, color=look.color, alpha=.2, linewidth=0,
+                                        label=f'{name}, 95 %')
             ax.plot(c.fpr, c.tpr, color=look.color, linestyle=look.dash, label=name)
         for i,p in enumerate(points.itertuples() if points is not None else ()):
             ax.vlines(p.fpr, p.tpr_low, p.tpr_high, color='black', linewidth=.8, zorder=3)
             ax.hlines(p.tpr, p.fpr_low, p.fpr_high, color='black', linewidth=.8, zorder=3)
-            ax.plot(p.fpr, p.tpr, MARKERS[i%6], color='white', markeredgecolor='black', markersize=7, zorder=4, label=p.reader)
-        ax.set(xlim=(-.01, 1), ylim=(0, 1.01), aspect='equal', xlabel='1 - specificity (fraction)', ylabel='sensitivity (fraction)')
+            ax.plot(p.fpr, p.tpr, MARKERS[i%6], color='white', markeredgecolor='black', markersize=7, zorder=4,
+                    label=p.reader)
+        ax.set(xlim=(-.01, 1), ylim=(0, 1.01), aspect='equal', xlabel='1 - specificity (fraction)',
+               ylabel='sensitivity (fraction)')
         ax.legend(loc='center left', bbox_to_anchor=(1.02, .5))
         return fig
 
@@ -116,7 +125,8 @@ def confusion_figure(
     "Confusion matrices with counts and shares of each true class"
     down, k = -(-len(matrices)//across), len(classes)
     with style():
-        fig, axes = plt.subplots(down, min(across, len(matrices)), figsize=(7, .45+(6.4/across+.35)*down), squeeze=False, sharex=True, sharey=True)
+        fig, axes = plt.subplots(down, min(across, len(matrices)), figsize=(7, .45+(6.4/across+.35)*down),
+                                 squeeze=False, sharex=True, sharey=True)
         for ax in axes.flat[len(matrices):]: ax.axis('off')
         for ax, (name, m) in zip(axes.flat, matrices.items(), strict=False):
             m = np.asarray(m)
@@ -124,7 +134,8 @@ def confusion_figure(
             ax.imshow(np.nan_to_num(share), cmap='Greys', vmin=0, vmax=1.4)
             for i,j in np.ndindex(m.shape):
                 dark = 'white' if share[i,j]>.75 else 'black'
-                ax.text(j, i, f'{m[i,j]}\n{"–" if np.isnan(share[i,j]) else f"{100*share[i,j]:.0f} %"}', ha='center', va='center', color=dark)
+                ax.text(j, i, f'{m[i,j]}\n{"–" if np.isnan(share[i,j]) else f"{100*share[i,j]:.0f} %"}', ha='center',
+                        va='center', color=dark)
             ax.set_title(name.replace('_', ' ').replace(', ', ',\n').replace(' on ', '\non '), fontsize=8)
             ax.set(xticks=range(k), yticks=range(k), xticklabels=classes, yticklabels=classes)
             ax.tick_params(length=0); ax.spines[:].set_visible(True)

@@ -24,12 +24,20 @@ def missing_words(
     "What the tables and figures of a run lack: a caption, an alternative text, the word synthetic in print"
     res = []
     for o in contents_of(run):
-        name, said = f'{run.record["notebook"]}, {o["kind"]} {o["key"]}', data_mark(bool(run.record.get('synthetic')), o.get('source'))
+        name, mark = f'{run.record["notebook"]}, {o["kind"]} {o["key"]}', _mark_of(run, o)
         if len(o['caption']) < least: res.append(f'{name}: no caption')
-        if o['kind'] == 'figure' and (len(o['alt']) < least or o['alt'] == o['caption']): res.append(f'{name}: no alternative text')
-        if o['kind'] == 'table' and said and f'({said})' not in (run.folder/f'{o["key"]}.md').read_text(encoding='utf-8').partition('\n')[0]:
-            res.append(f'{name}: prints without "{said}"')
+        if o['kind'] == 'figure':
+            if len(o['alt']) < least or o['alt'] == o['caption']: res.append(f'{name}: no alternative text')
+        elif mark and f'({mark})' not in _printed_caption(run, o['key']): res.append(f'{name}: prints without "{mark}"')
     return res
+
+def _mark_of(run, about)->str:
+    "What the caption of a table or figure has to say of its data"
+    return data_mark(bool(run.record.get('synthetic')), about.get('source'))
+
+def _printed_caption(run, key)->str:
+    "The first line of a table's Markdown"
+    return (run.folder/f'{key}.md').read_text(encoding='utf-8').partition('\n')[0]
 
 # %% ../../nbs/results/exhibits.ipynb #8bdb0b71
 class Shown:
@@ -116,4 +124,5 @@ def section(self:Exhibits,
         run = self.runs.get(notebook)
         for o in contents_of(run) if run else []:
             if (o['key'] == key) if key else (f'{notebook}/{o["key"]}' not in named): parts.append(self.exhibit(run, o))
-    return Shown(parts) if parts or not shows else absent(f'It comes from {", ".join(dict.fromkeys(o.partition("/")[0] for o in shows))}.')
+    if parts or not shows: return Shown(parts)
+    return absent(f'It comes from {", ".join(dict.fromkeys(o.partition("/")[0] for o in shows))}.')

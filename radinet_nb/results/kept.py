@@ -19,7 +19,7 @@ from .result_run import results_of
 def kept_epoch(
     run:Run, # of a training
 )->str: # `9, fine-tuning`
-    "Which epoch's weights were kept, and of which phase: after a warm-up of the head the body is still that of its source"
+    "Which epoch was kept, and of which phase: after a warm-up of the head the body is still that of its source"
     best = run.record['best_epoch']
     return f'{best + 1}, {run.history.set_index("epoch").phase[best]}'
 
@@ -33,19 +33,23 @@ def trainings_behind(
         keys = [k for entry in results_of(run).values() for k in entry.get('runs', {})]
         for folder in [run.folder.absolute().parents[2]/k for k in keys]:
             if (folder/'record.json').exists(): found.setdefault(run_key(folder), load_run(folder))
-    rows = [dict(run=o.name, id=o.record['id'], schedule=o.record.get('schedule'), epochs=o.record.get('epochs'), kept=kept_epoch(o),
-                 minutes=o.record['seconds']/60, device=o.record['device']) for o in found.values() if (o.folder/'history.csv').exists()]
+    rows = [dict(run=o.name, id=o.record['id'], schedule=o.record.get('schedule'), epochs=o.record.get('epochs'),
+                 kept=kept_epoch(o),
+                 minutes=o.record['seconds']/60, device=o.record['device']) for o in found.values()
+                 if (o.folder/'history.csv').exists()]
     return pd.DataFrame(rows, columns=['run', 'id', 'schedule', 'epochs', 'kept', 'minutes', 'device'])
 
 # %% ../../nbs/results/kept.ipynb #a85587af
-KEPT = ('id', 'name', 'seed', 'schedule', 'origin', 'epochs', 'best_epoch', 'rows', 'carried', 'seconds', 'peak_memory_mib', 'device', 'commit', 'fingerprint',
+KEPT = ('id', 'name', 'seed', 'schedule', 'origin', 'epochs', 'best_epoch', 'rows', 'carried', 'seconds',
+        'peak_memory_mib', 'device', 'commit', 'fingerprint',
         'synthetic', 'parents')
 
 def records_of(
     profile:str|Path, # folder of a profile's runs
 )->dict: # versions, and by key of the run what its record says
     "The records of all runs of a profile, in short: a page that can be committed"
-    records = [(o.parent, read_json(o)) for o in sorted(Path(profile).glob('**/record.json')) if not any(p.startswith('.') for p in o.parts)]
+    records = [(o.parent, read_json(o)) for o in sorted(Path(profile).glob('**/record.json'))
+               if not any(p.startswith('.') for p in o.parts)]
     if not records: raise InputError('there is no finished run', where=profile, mend='radinet reproduce')
     runs = {run_key(folder): {k: r[k] for k in KEPT if k in r} for folder, r in records}
     return dict(versions=records[0][1]['versions'], runs=runs)

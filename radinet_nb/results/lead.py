@@ -17,8 +17,10 @@ def banner(
 )->str: # HTML; empty for real data
     "The word synthetic, before anything else"
     if not synthetic: return ''
-    return ('<div class="banner"><strong>Synthetic data.</strong> The radiographs were rendered by this package. The numbers test the machinery and say '
-            'nothing about patients; the caption of every table and figure that rests on them repeats the word.</div>\n\n')
+    return ('<div class="banner"><strong>Synthetic data.</strong> The radiographs were rendered by this package. The '
+            'numbers test the machinery and say '
+            'nothing about patients; the caption of every table and figure that rests on them repeats the '
+            'word.</div>\n\n')
 
 # %% ../../nbs/results/lead.ipynb #a10c6a83
 def headline_sentence(
@@ -31,11 +33,13 @@ def headline_sentence(
     rows = evidence['tables'][about['table']]
     row = rows[(rows.model == about['model']) & (rows.metric == about['metric'])]
     if len(row) != 1:
-        raise InputError(f'{len(row)} rows of {about["model"]}, {about["metric"]}', where=f'headline of {paper.id}, table {about["table"]}')
+        raise InputError(f'{len(row)} rows of {about["model"]}, {about["metric"]}',
+                         where=f'headline of {paper.id}, table {about["table"]}')
     row = row.iloc[0]
     printed = f'; the paper printed {row.published:.2f} on its own data' if pd.notna(row.get('published')) else ''
     name = {'auc': 'AUC', 'f1': 'F1'}.get(about['metric'], about['metric'])
-    return (f'{about["model"]} reaches {name} **{interval_text(row.value, row.low, row.high)}** on {row.n} test cases of {row.patients} patients '
+    return (f'{about["model"]} reaches {name} **{interval_text(row.value, row.low, row.high)}** on {row.n} test cases '
+            f'of {row.patients} patients '
             f'(groups where there are no patient ids){printed}.')
 
 # %% ../../nbs/results/lead.ipynb #ce14a607
@@ -60,5 +64,6 @@ def items_markdown(
     "The item map of all papers for the README"
     rows = ['| paper | item | what it shows | notebook |', '| --- | --- | --- | --- |']
     for p in papers:
-        rows += [f'| {p.id} | `{k}` | {o.shows} | [{o.notebook}](nbs/papers/{p.id}/{o.notebook}.ipynb) |' for k, o in p.items.items()]
+        rows += [f'| {p.id} | `{k}` | {o.shows} | [{o.notebook}](nbs/papers/{p.id}/{o.notebook}.ipynb) |' for k,
+                 o in p.items.items()]
     return '\n'.join(rows)

@@ -49,7 +49,8 @@ def gather_evidence(
     for run in runs:
         for key, entry in results_of(run).items():
             if key in res['declared_by']:
-                raise InputError(f'{key} is declared twice', where=run.record['notebook'], mend='give the results different keys')
+                raise InputError(f'{key} is declared twice', where=run.record['notebook'],
+                                 mend='give the results different keys')
             res['declared_by'][key] = run.record['id']
             _add_result(res, run, key, entry)
             if _is_paper_data(run, collections): res['paper_data'].add(key)

@@ -24,8 +24,9 @@ def plain_alt(
 )->str:
     "The same, where a picture without an alternative text gets one and nothing is fetched from elsewhere"
     body = re.sub(r'<script.*?</script>|<link[^>]*>', '', body, flags=re.S)
-    body = re.sub(r'alt="No description has been provided for this image"', 'alt="A picture of this notebook; the text before it says what it shows"', body)
-    return re.sub(r'<img(?![^>]*\balt=)', '<img alt="A picture of this notebook; the text before it says what it shows"', body)
+    words = 'A picture of this notebook; the text before it says what it shows'
+    body = body.replace('alt="No description has been provided for this image"', f'alt="{words}"')
+    return re.sub(r'<img(?![^>]*\balt=)', f'<img alt="{words}"', body)
 
 # %% ../../nbs/results/page.ipynb #82be178a
 def with_contents(
@@ -33,9 +34,11 @@ def with_contents(
 )->str:
     "The same with a list of its sections; those that say only that they were not run are marked"
     parts = re.split(r'(?=<h2[ >])', body)
-    found = [(re.search(r'<h2[^>]*id="([^"]+)"', o), re.search(r'<h2[^>]*>(.*?)(?:<a |</h2>)', o, flags=re.S), o) for o in parts[1:]]
+    found = [(re.search(r'<h2[^>]*id="([^"]+)"', o), re.search(r'<h2[^>]*>(.*?)(?:<a |</h2>)', o, flags=re.S), o)
+             for o in parts[1:]]
     waits = [' <small>not run</small>' if 'class="absent"' in o and '<figure' not in o else '' for _, _, o in found]
-    rows = [f'<li><a href="#{where[1]}">{name[1].strip()}</a>{wait}</li>' for (where, name, _), wait in zip(found, waits, strict=True) if where]
+    rows = [f'<li><a href="#{where[1]}">{name[1].strip()}</a>{wait}</li>' for (where, name, _),
+            wait in zip(found, waits, strict=True) if where]
     return body.replace('<nav></nav>', f'<nav><ul class="contents">{"".join(rows)}</ul></nav>')
 
 # %% ../../nbs/results/page.ipynb #b235eea8
@@ -47,13 +50,15 @@ def render_page(
     "Write an executed notebook as one self-contained HTML page"
     import nbformat
     from nbconvert import HTMLExporter
-    exporter = HTMLExporter(template_name='basic', exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True)
+    exporter = HTMLExporter(template_name='basic', exclude_input=not code, exclude_input_prompt=True,
+                            exclude_output_prompt=True, embed_images=True)
     body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
     title = re.search(r'<h1[^>]*>(.*?)<', body, flags=re.S)
     head = (f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<title>{title[1].strip() if title else "radinet_nb"}</title><style>{stylesheet()}</style>')
     look = ' class="notebook"' if code else ''
-    write_text(path, f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body{look}><main>\n{with_contents(plain_alt(body))}\n</main></body></html>\n')
+    main = f'<main>\n{with_contents(plain_alt(body))}\n</main>'
+    write_text(path, f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body{look}>{main}</body></html>\n')
     return Path(path)
 
 # %% ../../nbs/results/page.ipynb #a31c6e50
@@ -71,12 +76,14 @@ def browse(
     timeout:int=90, # seconds
 )->subprocess.CompletedProcess:
     "Start Chromium without a window, without a profile and without a word to anybody, and wait for it"
-    quiet = ['--headless', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+    quiet = ['--headless', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+             '--disable-component-update',
              '--disable-sync', '--hide-scrollbars']
     # Chromium refuses its sandbox to root, as in a container
     if hasattr(os, 'geteuid') and os.geteuid() == 0: quiet.append('--no-sandbox')
     with TemporaryDirectory(prefix='radinet-browser-', ignore_cleanup_errors=True) as profile:
-        return subprocess.run([find_browser(), *quiet, f'--user-data-dir={profile}', *args], capture_output=True, text=True, timeout=timeout)
+        return subprocess.run([find_browser(), *quiet, f'--user-data-dir={profile}', *args], capture_output=True,
+                              text=True, timeout=timeout)
 
 # %% ../../nbs/results/page.ipynb #307ff8f5
 def print_page(
@@ -90,5 +97,6 @@ def print_page(
     except (subprocess.TimeoutExpired, OSError): return None
     if not pdf.exists(): return None
     text = page.read_text(encoding='utf-8')
-    write_text(page, text.replace('<main>', f'<main>\n<p class="links"><a href="{pdf.name}">This page as PDF</a></p>', 1))
+    write_text(page, text.replace('<main>', f'<main>\n<p class="links"><a href="{pdf.name}">This page as PDF</a></p>',
+                                  1))
     return pdf

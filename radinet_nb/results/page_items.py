@@ -23,7 +23,8 @@ def provenance(
 )->str: # one line of HTML
     "Notebook, commit, data fingerprint and time of a run"
     r = run.record
-    parts = [f'notebook {r["notebook"]}', f'run {r["id"]}', f'commit {(r["commit"] or "none")[:7]}{"+changes" if "+" in (r["commit"] or "") else ""}']
+    parts = [f'notebook {r["notebook"]}', f'run {r["id"]}',
+             f'commit {(r["commit"] or "none")[:7]}{"+changes" if "+" in (r["commit"] or "") else ""}']
     if r.get('fingerprint'): parts.append(f'data {r["fingerprint"][:12]}')
     return html.escape(', '.join([*parts, f'{r["seconds"]:.0f} s on {r["device"]}']))
 
@@ -39,7 +40,8 @@ def caption_html(
     look = 'synthetic' if said == 'synthetic data' else 'real'
     mark = f'<strong class="{look}">{html.escape(said[0].upper() + said[1:])}.</strong> ' if said else ''
     shown = ''.join(f'<a href="{html.escape(to, quote=True)}">{html.escape(text)}</a> ' for text, to in links)
-    return f'{mark}{html.escape(caption)}<small>{provenance(run)}</small>' + (f'<small class="links">{shown}</small>' if shown else '')
+    return f'{mark}{html.escape(caption)}<small>{provenance(run)}</small>' + (f'<small class="links">{shown}</small>'
+                                                                              if shown else '')
 
 # %% ../../nbs/results/page_items.ipynb #2a0ff46d
 def anchor(run:Run, key:str, kind:str)->str: # as an HTML id
@@ -58,7 +60,9 @@ class Figure:
         alt:str='', # for readers who cannot see it; empty: the caption
         links:tuple|list=(), # (text, relative address)
         source:str|None=None, # see `data_mark`
-    ): self.run, self.name, self.caption, self.alt, self.links, self.source = run, name, caption, alt or caption, links, source
+    ):
+        store_attr()
+        self.alt = alt or caption
     def _repr_html_(self):
         path = self.run.folder/f'{self.name}.svg'
         if not path.exists(): raise InputError('the run left no such figure', where=path)
@@ -71,10 +75,12 @@ class Figure:
                 f'<figcaption>{caption_html(self.run, self.caption, self.links, self.source)}</figcaption></figure>')
 
 # %% ../../nbs/results/page_items.ipynb #9f0e717c
-NAMES = dict(value='ours', p_holm='p (Holm)', seed_sd='SD over seeds', stated='difference stated', auc='AUC', f1='F1', kappa='κ', tp='TP', fp='FP', fn='FN',
+NAMES = dict(value='ours', p_holm='p (Holm)', seed_sd='SD over seeds', stated='difference stated', auc='AUC', f1='F1',
+             kappa='κ', tp='TP', fp='FP', fn='FN',
              tn='TN')
 
-REMARKS = ('published_note', 'why') # columns of sentences that would make every row of a page five lines high: the CSV has them
+#: columns of sentences that would make every row of a page five lines high: the CSV has them
+REMARKS = ('published_note', 'why')
 
 def join_bounds(
     frame:pd.DataFrame, # with columns low and high, or x, x_low and x_high
@@ -97,10 +103,11 @@ def reader_table(
     frame:pd.DataFrame, # as a run left it
     confidence:float=0.95, # of its intervals
 )->pd.DataFrame: # the same for readers
-    "Published | ours | difference | interval where the columns are there; columns without any value, and remarks on published ones, are left to the CSV"
+    "Published | ours | difference | interval, where they are there; empty columns and remarks are left to the CSV"
     interval = f'{100*confidence:g} % interval'
     res = join_bounds(frame.drop(columns=[o for o in REMARKS if o in frame]), interval)
-    for o in [o for o in res if str(o).startswith('layer')]: res[o] = res[o].astype(str).str.replace(r'^(body\.)?(features\.)?', '', regex=True)
+    for o in [o for o in res if str(o).startswith('layer')]:
+        res[o] = res[o].astype(str).str.replace(r'^(body\.)?(features\.)?', '', regex=True)
     if {'value', 'published'} <= set(res) and res.published.notna().any(): res['difference'] = res.value-res.published
     if 'value' in res or 'difference' in res:
         shown = [o for o in ('published', 'value', 'difference', interval, 'p', 'p_holm', 'stated') if o in res]
@@ -115,12 +122,13 @@ def column_text(
     column:pd.Series, # its values
     digits:int=3, # of fractions
 )->list[str]: # plain text
-    "The cells of a column: counts that a missing one made fractions are whole again, and learning rates are not rounded to nothing"
+    "The cells of a column: counts among missing ones are whole, and learning rates are not rounded to nothing"
     if not pd.api.types.is_float_dtype(column): return [cell_text(o, digits) for o in column]
     known = column.dropna().astype(float).abs()
     if name in ('p', 'p (Holm)'): return ['<0.001' if o < .001 else cell_text(o, digits) for o in column]
     if (known > 1).any(): digits = next((d for d in range(digits) if (known.round(d) == known).all()), digits)
-    elif len(known[known > 0]) and known[known > 0].median() < 5*10**-digits: return ['–' if pd.isna(o) else f'{o:.3g}' for o in column]
+    elif len(known[known > 0]) and known[known > 0].median() < 5*10**-digits: return ['–' if pd.isna(o) else f'{o:.3g}'
+                                                                                      for o in column]
     return [cell_text(o, digits) for o in column]
 
 # %% ../../nbs/results/page_items.ipynb #357affda
@@ -151,8 +159,10 @@ def table_html(
     name, box, label = f' id="{id}"' if id else '', '', ''
     if len(frame) > FOLDED + 3:
         key = 'all-' + hashlib.sha1((id + caption + rows).encode()).hexdigest()[:12]
-        box, label = f'<input type="checkbox" class="fold" id="{key}">', f'<label for="{key}">All {len(frame)} rows</label>'
-    return (f'<figure class="table"{name}><figcaption>{caption}</figcaption>{box}<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        box = f'<input type="checkbox" class="fold" id="{key}">'
+        label = f'<label for="{key}">All {len(frame)} rows</label>'
+    return (f'<figure class="table"{name}><figcaption>{caption}</figcaption>{box}<div class="scroll" '
+            f'tabindex="0"><table><thead><tr>{head}</tr></thead>'
             f'<tbody>{rows}</tbody></table></div>{label}</figure>')
 
 # %% ../../nbs/results/page_items.ipynb #658ca609
@@ -172,4 +182,5 @@ class Table:
         shown = reader_table(self.frame, self.run.params.get('confidence', .95))
         more = f' (The first {self.most} of {len(shown)} rows; the CSV has all.)' if len(shown) > self.most else ''
         where = anchor(self.run, self.key, 'table') if self.key else ''
-        return table_html(shown[:self.most], caption_html(self.run, self.caption + more, self.links, self.source), self.digits, where)
+        return table_html(shown[:self.most], caption_html(self.run, self.caption + more, self.links, self.source),
+                          self.digits, where)

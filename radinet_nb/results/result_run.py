@@ -32,7 +32,7 @@ def plain_name(
 # %% ../../nbs/results/result_run.ipynb #9dd62bed
 def data_mark(
     synthetic:bool, # the run's data are
-    source:str|None=None, # where that is not the run's data: a name of real data, `synthetic`, or empty for no data at all
+    source:str|None=None, # where not the run's data: a name of real data, `synthetic`, or empty for none
 )->str: # `synthetic data`, `real data: NegEx release`, or nothing
     "What a caption has to say of where its data come from"
     if source is None: return 'synthetic data' if synthetic else ''
@@ -134,7 +134,8 @@ def result(self:ResultRun,
     name, folder = re.sub(r'[^\w.-]+', '-', key), self.folder/'results'
     folder.mkdir(exist_ok=True)
     predictions.to_parquet(folder/f'{name}.parquet', index=False)
-    entry = dict(kind='predictions', file=f'results/{name}.parquet', runs={run_key(o.folder): o.record['id'] for o in runs})
+    entry = dict(kind='predictions', file=f'results/{name}.parquet', runs={run_key(o.folder): o.record['id']
+                                                                           for o in runs})
     if runs and all((o.folder/'history.csv').exists() for o in runs):
         with_seeds(runs, 'history').to_csv(folder/f'{name}.csv', index=False)
         entry['history'] = f'results/{name}.csv'

@@ -15,19 +15,21 @@ from .exhibits import Shown
 from .verdicts import VERDICTS
 
 # %% ../../nbs/results/verdict_list.ipynb #399e6e84
-MEANING = ('the difference is there, and as large as stated', 'the sign agrees, size or certainty does not', 'the sign does not agree',
-           'its own tables and sentences exclude each other', 'needs the authors\' images, or measures nothing', 'no run of this profile decides it')
+MEANING = ('the difference is there, and as large as stated', 'the sign agrees, size or certainty does not',
+           'the sign does not agree',
+           'its own tables and sentences exclude each other', 'needs the authors\' images, or measures nothing',
+           'no run of this profile decides it')
 
 def verdict_bar(
     judged:pd.DataFrame, # of `judge_claims`
 )->Shown:
     "Counts of verdicts as a bar with a key"
     count = judged.verdict.value_counts().reindex(list(VERDICTS), fill_value=0)
-    told = ', '.join(f'{n} {v}' for v, n in count.items())
+    words = html.escape(', '.join(f'{n} {v}' for v, n in count.items()))
     bar = ''.join(f'<span class="v{i}" style="flex:{n}"></span>' for i, n in enumerate(count) if n)
     key = ''.join(f'<li><b>{n}</b><i class="v{i}"></i><span>{html.escape(v)}<br><small>{MEANING[i]}</small></span></li>'
                   for i, (v, n) in enumerate(count.items()))
-    return Shown([f'<div class="bar" role="img" aria-label="{html.escape(told)}">{bar}</div><ul class="key">{key}</ul>'])
+    return Shown([f'<div class="bar" role="img" aria-label="{words}">{bar}</div><ul class="key">{key}</ul>'])
 
 # %% ../../nbs/results/verdict_list.ipynb #85fc82ab
 def claim_list(
@@ -35,19 +37,28 @@ def claim_list(
     synthetic:bool=False, # decided on synthetic data
 )->Shown:
     "Every claim with verdict, effect, interval, reason and the runs that decided it, the decided ones first"
-    res, waiting = [], []
-    for o in judged.assign(rank=judged.verdict.map(VERDICTS.index)).sort_values('rank', kind='stable').itertuples():
-        effect = '' if pd.isna(o.effect) else f'effect {interval_text(o.effect, o.low, o.high)}; '
-        mark = ' <span class="synthetic">on synthetic data</span>' if synthetic and o.rank in (0, 1, 2) and o.runs != 'published numbers' else ''
-        runs = f'<br><small>{html.escape(o.runs)}</small>' if o.runs else ''
-        place = waiting if o.verdict == VERDICTS[-1] else res
-        place.append(f'<li class="c{o.rank}" id="{o.id}"><span class="verdict">{html.escape(o.verdict)}{mark}</span>{html.escape(o.claim)} '
-                     f'<small>{html.escape(o.where)}</small><span class="says">{effect}{html.escape(o.says)}{runs}</span></li>')
-    more = f'<details><summary>{len(waiting)} claims that wait for a run</summary><ul class="claims">{"".join(waiting)}</ul></details>' if waiting else ''
-    return Shown([f'<ul class="claims">{"".join(res)}</ul>{more}'])
+    ranked = judged.assign(rank=judged.verdict.map(VERDICTS.index)).sort_values('rank', kind='stable')
+    decided, waiting = (''.join(_claim_html(o, synthetic) for o in part.itertuples())
+                        for part in (ranked[ranked['rank'] < 5], ranked[ranked['rank'] == 5]))
+    n = int((ranked['rank'] == 5).sum())
+    summary = f'<summary>{n} {"claim waits" if n == 1 else "claims wait"} for a run</summary>'
+    more = f'<details>{summary}<ul class="claims">{waiting}</ul></details>' if n else ''
+    return Shown([f'<ul class="claims">{decided}</ul>{more}'])
+
+# %% ../../nbs/results/verdict_list.ipynb #0811d461
+def _claim_html(o, synthetic)->str:
+    "One claim"
+    effect = '' if pd.isna(o.effect) else f'effect {interval_text(o.effect, o.low, o.high)}; '
+    marked = synthetic and o.rank in (0, 1, 2) and o.runs != 'published numbers'
+    mark = ' <span class="synthetic">on synthetic data</span>' if marked else ''
+    runs = f'<br><small>{html.escape(o.runs)}</small>' if o.runs else ''
+    return (f'<li class="c{o.rank}" id="{o.id}"><span class="verdict">{html.escape(o.verdict)}{mark}</span>'
+            f'{html.escape(o.claim)} <small>{html.escape(o.where)}</small>'
+            f'<span class="says">{effect}{html.escape(o.says)}{runs}</span></li>')
 
 # %% ../../nbs/results/verdict_list.ipynb #9d392d29
-PHRASES = ('reproduced', 'right in direction only', 'not reproduced', "contradicted by the paper's own numbers", 'not testable on this data',
+PHRASES = ('reproduced', 'right in direction only', 'not reproduced', "contradicted by the paper's own numbers",
+           'not testable on this data',
            'waiting for a run')
 
 def verdict_sentence(
@@ -55,5 +66,7 @@ def verdict_sentence(
 )->str: # Markdown
     "The verdicts of one paper in one sentence"
     count = judged.verdict.value_counts()
-    said = [f'**{count[v]}** {"is" if count[v] == 1 else "are"} {phrase}' for v, phrase in zip(VERDICTS, PHRASES, strict=True) if count.get(v)]
-    return f'Of **{len(judged)}** checkable claims, ' + ', '.join(said[:-1]) + (' and ' if len(said) > 1 else '') + said[-1] + '.'
+    said = [f'**{count[v]}** {"is" if count[v] == 1 else "are"} {phrase}' for v,
+            phrase in zip(VERDICTS, PHRASES, strict=True) if count.get(v)]
+    return f'Of **{len(judged)}** checkable claims, ' + ', '.join(said[:-1]) + (' and ' if len(said) > 1
+                                                                                else '') + said[-1] + '.'

@@ -10,27 +10,47 @@ import numpy as np
 import pandas as pd
 
 # %% ../../nbs/results/verdicts.ipynb #96e36148
-VERDICTS = ('reproduced', 'direction only', 'not reproduced', "contradicted by the paper's own numbers", 'not testable on this data', 'not run yet')
+VERDICTS = ('reproduced', 'direction only', 'not reproduced', "contradicted by the paper's own numbers",
+            'not testable on this data', 'not run yet')
 
 # %% ../../nbs/results/verdicts.ipynb #e231f804
 class NotRun(Exception):
     "What a test needs was not produced by any run yet"
 
 # %% ../../nbs/results/verdicts.ipynb #3e97af29
-def need_evidence(evidence:dict, kind:str, name:str):
+def need_evidence(
+    evidence:dict, # what runs left
+    kind:str, # predictions, tables or histories
+    name:str, # key
+):
     "One thing of the evidence, or the word that it was not run"
     part = evidence.get(kind) or {}
     if name not in part: raise NotRun(f'{kind}: {name}')
     return part[name]
 
 # %% ../../nbs/results/verdicts.ipynb #37bda119
-def verdict_row(verdict:str, effect=np.nan, low=np.nan, high=np.nan, says='', used=())->dict:
+def verdict_row(
+    verdict:str, # one of `VERDICTS`
+    effect:float=np.nan, # what was measured
+    low:float=np.nan, # lower bound of its interval
+    high:float=np.nan, # upper bound
+    says:str='', # why, in words
+    used:tuple|list=(), # keys of the evidence that decided
+)->dict:
     "A verdict with what decided it"
     return dict(verdict=verdict, effect=float(effect), low=float(low), high=float(high), says=says, used=list(used))
 
 # %% ../../nbs/results/verdicts.ipynb #d6839a73
-def graded(difference:float, low:float, high:float, margin:float, used, says='', stated='')->dict:
-    "Reproduced when the interval excludes 0 and does not exclude the published margin; direction only when just the sign agrees"
+def graded(
+    difference:float, # ours
+    low:float, # lower bound of its interval
+    high:float, # upper bound
+    margin:float, # published
+    used:tuple|list, # keys of the evidence that decided
+    says:str='', # what was compared, in words
+    stated:str='', # the margin in words; empty: its value
+)->dict: # as `verdict_row`
+    "Reproduced: the interval excludes 0 and not the published margin; direction only: just the sign agrees"
     if np.isnan(difference): return verdict_row('not testable on this data', says='undefined on these cases', used=used)
     verdict = 'not reproduced' if difference<=0 else 'reproduced' if low>0 and high>=margin else 'direction only'
     why = stated or (f'published margin {margin:.3f}' if margin else '')

@@ -29,13 +29,14 @@ def run_notebook(
     work:Path, # where
     runs:Path, # folder of this profile's runs
 ):
-    "Execute the notebook of a node; its failure is an `InputError` where the notebook raised one, else a `RuntimeError`"
+    "Execute a notebook; its failure is an `InputError` where the notebook raised one, else a `RuntimeError`"
     import papermill
     from papermill.exceptions import PapermillExecutionError
     parents = {k: str(runs/v) if isinstance(v, str) else [str(runs/o) for o in v] for k, v in node.parents.items()}
     try:
         papermill.execute_notebook(
-            node.notebook, work/'notebook.ipynb', parameters=node.params | parents | {'out': str(work/'run')}, cwd=str(checkout()),
+            node.notebook, work/'notebook.ipynb', parameters=node.params | parents | {'out': str(work/'run')},
+            cwd=str(checkout()),
             kernel_name='python3', language='python', progress_bar=False, log_output=False)
     except PapermillExecutionError as e:
         kept = runs/'.failed'/f'{node.id.replace("/", ".")}.ipynb'

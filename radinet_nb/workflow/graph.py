@@ -24,7 +24,7 @@ class Node:
     id: str # `karam2021/stage/RadiNet.seed0`
     notebook: str # path of the .ipynb
     params: dict # name to value
-    parents: dict = field(default_factory=dict) # parameter to the id of the run, or list of ids, whose folder it receives
+    parents: dict = field(default_factory=dict) # parameter to the id, or list of ids, of runs that it reads
     page: bool = False # rendered as a page when it has run
 
     def before(self)->list[str]:
@@ -67,7 +67,8 @@ class Graph:
         if value is None: return default
         if type(value) is not type(default):
             kind = type(default).__name__
-            raise InputError(f'{value!r} is not of type {kind}', where=f'{self.paper.id}.{name}', mend=f'for instance {default!r}')
+            raise InputError(f'{value!r} is not of type {kind}', where=f'{self.paper.id}.{name}',
+                             mend=f'for instance {default!r}')
         return value
 
 # %% ../../nbs/workflow/graph.ipynb #86e10b0f
@@ -99,7 +100,8 @@ def _same_step(nodes, path, params, reads)->str: # id; empty: there is none
     "A run of the same step with the same parameters and parents"
     if path.parent != checkout()/'nbs'/'steps': return ''
     what = json.dumps([str(path), params, reads], sort_keys=True, default=str)
-    return next((k for k, o in nodes.items() if json.dumps([o.notebook, o.params, o.parents], sort_keys=True, default=str) == what), '')
+    return next((k for k, o in nodes.items() if json.dumps([o.notebook, o.params, o.parents], sort_keys=True,
+                                                           default=str) == what), '')
 
 # %% ../../nbs/workflow/graph.ipynb #8d9e8114
 @patch
@@ -120,4 +122,5 @@ def check_asked(
     for name in g.own:
         if name in g.asked: continue
         mend = f'did you mean {nearest(name, g.asked)}?' if g.asked else 'the graph of this paper takes no section'
-        raise InputError(f'{g.paper.id} has no section {name!r} in this profile', where=f'{g.paper.id}.{name}', mend=mend)
+        raise InputError(f'{g.paper.id} has no section {name!r} in this profile', where=f'{g.paper.id}.{name}',
+                         mend=mend)

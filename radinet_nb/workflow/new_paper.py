@@ -14,7 +14,7 @@ from ..errors import InputError
 from .parameters import check_name
 
 # %% ../../nbs/workflow/new_paper.ipynb #6e5ab10c
-PAPER = '''# What the engine and the page know of this paper. Its numbers stand in published.csv, its sentences in claims.csv.
+PAPER = '''# What the engine and the page know of this paper. Numbers: published.csv. Sentences: claims.csv.
 title: The title of the paper
 models:                     # in the order of tables and figures
   Scratch: {{start: nothing}}
@@ -31,7 +31,7 @@ page:
 '''
 
 CLAIMS = '''id,paper,where,claim,test,settings
-{name}-better,{name},Table 1,A start from fractals beats random weights,better,model=classes/Fractal;other=classes/Scratch;metric=auc
+{name}-better,{name},Table 1,Fractals help,better,model=classes/Fractal;other=classes/Scratch;metric=auc
 '''
 
 PUBLISHED = '''paper,item,dataset,model,metric,value,unit,note
@@ -77,7 +77,8 @@ from radinet_nb.evidence.published import with_published
 from radinet_nb.results.performance import by_model, model_table
 from radinet_nb.results.performance_figures import performance_figure
 from radinet_nb.results.result_run import ResultRun'''),
-           ('markdown', '## Question\n\nTwo networks of one architecture are trained on the same images by the same schedule. They differ in their first '
+           ('markdown', '## Question\n\nTwo networks of one architecture are trained on the same images by the same '
+                        'schedule. They differ in their first '
                         'weights.'),
            ('code', '''models = [load_run(o) for o in runs]
 run = ResultRun(out, '{name}/compare', recorded(globals()), parents=models)
@@ -85,9 +86,12 @@ for name, group in by_model(models).items(): run.result(f'classes/{{name}}', run
            ('markdown', '## Table 1'),
            ('code', '''table = with_published(model_table(models, ('accuracy', 'auc'), **run.draws), '{name}', 'table1')
 assert table.value.between(0, 1).all()
-run.table(table, 'table1', f'Table 1: accuracy and AUC of two models on {{table.n[0]}} test images; {{run.level}}.')'''),
-           ('code', '''auc = ', '.join(f'{{o.model}} {{o.value:.2f}}' for o in table[table.metric == 'auc'].itertuples())
-run.figure(performance_figure(table), 'fig1', f'Fig. 1: the two models; filled: this run, {{run.level}}; hollow: published.',
+caption = f'Table 1: accuracy and AUC of two models on {{table.n[0]}} test images; {{run.level}}.'
+run.table(table, 'table1', caption)'''),
+           ('code', '''of = table[table.metric == 'auc']
+auc = ', '.join(f'{{o.model}} {{o.value:.2f}}' for o in of.itertuples())
+caption = f'Fig. 1: the two models; filled: this run, {{run.level}}; hollow: published.'
+run.figure(performance_figure(table), 'fig1', caption,
            alt=f'Point chart: accuracy and AUC of two models with intervals. AUC: {{auc}}')'''),
            ('code', 'finished = run.finish()')]
 
@@ -113,7 +117,8 @@ def new_paper(
 )->tuple[Path,str]: # its folder, and the section for a profile
     "Write the skeleton of a paper; `InputError` where something stands already"
     folder = (Path(home) if str(home) else checkout()/'nbs'/'papers')/check_name(name, 'name of the paper')
-    if folder.exists(): raise InputError('something stands here and is not written over', where=folder, mend='name another paper')
+    if folder.exists(): raise InputError('something stands here and is not written over', where=folder,
+                                         mend='name another paper')
     folder.mkdir(parents=True)
     for file, text in {'paper.yaml': PAPER, 'claims.csv': CLAIMS, 'published.csv': PUBLISHED}.items():
         (folder/file).write_text(text.format(name=name), encoding='utf-8')

@@ -63,14 +63,16 @@ def load_paper(
     folder = paper_folder(paper)
     path = folder/'paper.yaml'
     try: given = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise InputError(f'is no YAML ({type(e).__name__})', where=path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e: raise InputError(f'is no YAML ({type(e).__name__})',
+                                                                       where=path) from None
     given = _checked(given, KEYS, path)
     if not given.get('title'): raise InputError('has no title', where=path, mend='write title: ...')
     items = {k: Item(paper, k, **_checked(v, ('notebook', 'key', 'kind', 'shows', 'radiographs'), f'{path}, items.{k}'))
              for k, v in (given.get('items') or {}).items()}
     sections = [_checked(o, ('title', 'text', 'shows'), f'{path}, page') for o in given.get('page') or []]
     return Paper(paper, folder, given['title'], str(given.get('doi') or ''), given.get('models') or {}, items,
-                 tuple(given.get('collections') or ()), tuple(sections), given.get('headline') or {}, given.get('hospital') or {})
+                 tuple(given.get('collections') or ()), tuple(sections), given.get('headline') or {},
+                 given.get('hospital') or {})
 
 # %% ../../nbs/workflow/papers.ipynb #54177240
 def paper_module(
@@ -83,7 +85,8 @@ def paper_module(
     cells = [''.join(c['source']) for c in read_json(path)['cells'] if c['cell_type'] == 'code']
     space = {'__name__': f'radinet_nb.papers.{paper}.{name}'}
     for source in cells:
-        if source.lstrip().startswith('#| export'): exec(compile(source, str(path), 'exec'), space) # noqa: S102 - the user's own notebook
+        if source.lstrip().startswith('#| export'): exec(compile(source, str(path), 'exec'),
+                                                         space) # noqa: S102 - the user's own notebook
     return SimpleNamespace(**{k: v for k, v in space.items() if not k.startswith('__')})
 
 # %% ../../nbs/workflow/papers.ipynb #da6652ea
@@ -94,7 +97,8 @@ def find_item(
     items = {f'{p}/{k}': o for p in paper_folders() for k, o in load_paper(p).items.items()}
     found = [o for k, o in items.items() if name in (k, o.id)]
     if len(found) == 1: return found[0]
-    if found: raise InputError(f'{name} is an item of {", ".join(o.paper for o in found)}', where='item', mend='write PAPER/ITEM')
+    if found: raise InputError(f'{name} is an item of {", ".join(o.paper for o in found)}', where='item',
+                               mend='write PAPER/ITEM')
     mend = f'did you mean {nearest(name, items)}?' if items else 'no paper.yaml has items'
     raise InputError(f'no item is called {name!r}', where='item', mend=mend)
 
@@ -111,7 +115,8 @@ def item_source(
     made = {}
     for o in ast.walk(tree):
         if isinstance(o, ast.Assign):
-            for name in (n.id for target in o.targets for n in ast.walk(target) if isinstance(n, ast.Name)): made[name] = o.value
+            for name in (n.id for target in o.targets for n in ast.walk(target)
+                         if isinstance(n, ast.Name)): made[name] = o.value
     saved = [o.args[0] for o in ast.walk(tree) if isinstance(o, ast.Call) and len(o.args) > 1
              and isinstance(o.args[1], ast.Constant) and o.args[1].value == item.key]
     return path, _behind(saved, made, imported)

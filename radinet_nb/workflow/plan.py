@@ -28,7 +28,8 @@ def paper_graph(
     "Add the runs of one paper; a section of the profile that its graph never asked for is an `InputError`"
     g, module = Graph(load_paper(paper), profile, nodes), paper_module(paper, 'graph')
     if not hasattr(module, 'graph'):
-        raise InputError('graph.ipynb exports no function graph', where=f'paper {paper}', mend='write def graph(g): ...')
+        raise InputError('graph.ipynb exports no function graph', where=f'paper {paper}',
+                         mend='write def graph(g): ...')
     module.graph(g)
     check_asked(g)
     return g
@@ -38,11 +39,12 @@ def make_plan(
     profile:dict, # as `load_profile` gives it
     only:str='', # `PAPER`, `PAPER/NOTEBOOK`, `PAPER/ITEM` or the id of a run: that and what it needs
 )->dict[str,Node]: # by id, in an order in which they could run
-    "All runs of a profile, in the order of its papers, or those that `only` needs; whatever does not fit is an `InputError`"
+    "All runs of a profile, or those that `only` needs; whatever does not fit is an `InputError`"
     nodes = {}
     graphs = [paper_graph(paper, profile, nodes) for paper in papers_of(profile)]
     unused = [k for k in profile['data'] if not any(k in g.collections for g in graphs)]
-    if unused: raise InputError(f'no paper of the profile reads {" and ".join(unused)}', where=f'profile {profile["name"]}, data')
+    if unused: raise InputError(f'no paper of the profile reads {" and ".join(unused)}',
+                                where=f'profile {profile["name"]}, data')
     return nodes if not only else needed_by(nodes, selected(nodes, only, profile))
 
 # %% ../../nbs/workflow/plan.ipynb #78d52048
@@ -58,7 +60,8 @@ def selected(
     if found: return found
     known = {'/'.join(k.split('/')[:2]) for k in nodes} | {k.split('/')[0] for k in nodes} | set(items) | set(nodes)
     if only in items: raise InputError(f'profile {profile["name"]} does not run {items[only]}', where=f'--only {only}')
-    raise InputError(f'nothing is called {only!r}', where='--only', mend=f'did you mean {nearest(only, sorted(known))}?')
+    raise InputError(f'nothing is called {only!r}', where='--only',
+                     mend=f'did you mean {nearest(only, sorted(known))}?')
 
 # %% ../../nbs/workflow/plan.ipynb #e90fa8f1
 def needed_by(

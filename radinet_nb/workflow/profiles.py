@@ -36,7 +36,8 @@ def read_profile(
     "Read the file of a profile; one that is no mapping is an `InputError`"
     path = profile_path(name)
     try: profile = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise InputError(f'is no YAML ({type(e).__name__})', where=path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e: raise InputError(f'is no YAML ({type(e).__name__})',
+                                                                       where=path) from None
     if not isinstance(profile, dict): raise InputError('is not a mapping of names to values', where=path)
     return {'threads': 1, 'seeds': [0], 'data': {}, 'what': ''} | profile | {'name': check_name(path.stem, 'profile')}
 
@@ -62,7 +63,8 @@ def _laid_over(profile, path, value, key)->dict:
     if len(path) == 1: return profile | {path[0]: value}
     inner = profile.get(path[0])
     if inner is not None and not isinstance(inner, dict):
-        raise InputError(f'{path[0]} is a value, not a section', where=f'--set {key}', mend='leave out what comes after it')
+        raise InputError(f'{path[0]} is a value, not a section', where=f'--set {key}',
+                         mend='leave out what comes after it')
     return profile | {path[0]: _laid_over(inner or {}, path[1:], value, key)}
 
 # %% ../../nbs/workflow/profiles.ipynb #cdd09b16
@@ -74,7 +76,8 @@ def apply_data(
     for key in data:
         if key not in profile['data']:
             used = ', '.join(profile['data']) or 'none'
-            raise InputError(f'profile {profile["name"]} does not use a collection {key!r}', where='--data', mend=f'it uses {used}')
+            raise InputError(f'profile {profile["name"]} does not use a collection {key!r}', where='--data',
+                             mend=f'it uses {used}')
     folders = profile['data'] | {k: str(Path(v).resolve()) for k, v in data.items()}
     missing = [k for k, v in folders.items() if v is None]
     if missing:
@@ -82,7 +85,8 @@ def apply_data(
         raise InputError(f'profile {profile["name"]} needs {" and ".join(missing)}', where='--data', mend=mend)
     for key, path in folders.items():
         if path != 'synthetic' and not Path(str(path)).is_dir():
-            raise InputError('no such folder', where=f'--data {key}={path}', mend='name the folder that the collection was unpacked to')
+            raise InputError('no such folder', where=f'--data {key}={path}',
+                             mend='name the folder that the collection was unpacked to')
     return profile | {'data': folders}
 
 # %% ../../nbs/workflow/profiles.ipynb #eb942a8a
@@ -94,8 +98,10 @@ def apply_general(
     if general in ('imagenet', 'fractal'): choice = dict(kind=general, weights='')
     elif Path(general).is_file(): choice = dict(kind='imagenet', weights=str(Path(general).resolve()))
     else:
-        raise InputError('is neither imagenet, nor fractal, nor a file', where=f'--general {general}', mend='name a weights file')
-    return {k: v | {'general': v['general'] | choice} if k not in GENERAL and isinstance(v, dict) and isinstance(v.get('general'), dict)
+        raise InputError('is neither imagenet, nor fractal, nor a file', where=f'--general {general}',
+                         mend='name a weights file')
+    return {k: v | {'general': v['general'] | choice} if k not in GENERAL and isinstance(v, dict)
+            and isinstance(v.get('general'), dict)
             else v for k, v in profile.items()}
 
 # %% ../../nbs/workflow/profiles.ipynb #27fabdb0
@@ -106,7 +112,8 @@ def check_profile(
     where, papers = f'profile {profile["name"]}', list(paper_folders())
     for key, value in profile.items():
         if key in GENERAL:
-            if not is_kind(value, GENERAL[key]): raise InputError(f'{value!r} is not of type {GENERAL[key]}', where=f'{where}, {key}')
+            if not is_kind(value, GENERAL[key]): raise InputError(f'{value!r} is not of type {GENERAL[key]}',
+                                                                  where=f'{where}, {key}')
         elif key != 'name' and key not in papers:
             mend = f'did you mean {nearest(key, [*GENERAL, *papers])}?'
             raise InputError(f'{key!r} is neither a general key nor a paper', where=where, mend=mend)
@@ -114,8 +121,10 @@ def check_profile(
             raise InputError(f'{value!r} is not a mapping of sections', where=f'{where}, {key}')
     seeds = profile['seeds']
     if not seeds or not all(is_kind(o, 'int') and o >= 0 for o in seeds) or len(set(seeds)) < len(seeds):
-        raise InputError(f'{seeds!r} is no list of different whole numbers', where=f'{where}, seeds', mend='write for instance [0, 1, 2]')
-    if profile['threads'] < 0: raise InputError(f'{profile["threads"]} threads', where=f'{where}, threads', mend='write 0 for one a core')
+        raise InputError(f'{seeds!r} is no list of different whole numbers', where=f'{where}, seeds',
+                         mend='write for instance [0, 1, 2]')
+    if profile['threads'] < 0: raise InputError(f'{profile["threads"]} threads', where=f'{where}, threads',
+                                                mend='write 0 for one a core')
 
 # %% ../../nbs/workflow/profiles.ipynb #d8c88e90
 def load_profile(

@@ -26,7 +26,8 @@ def write_plan(
     threads:int, # of one notebook
 )->Path: # plan.json
     "Write the graph where the Snakefile finds it, and forget marks of runs that are gone"
-    nodes = {k: dict(notebook=o.notebook, params=o.params, parents=o.parents, page=o.page, before=o.before(), code=code_hash(o))
+    nodes = {k: dict(notebook=o.notebook, params=o.params, parents=o.parents, page=o.page, before=o.before(),
+                     code=code_hash(o))
              for k, o in plan.items()}
     write_json(runs/'plan.json', dict(threads=threads, nodes=nodes))
     for k in plan:
@@ -40,15 +41,19 @@ def snakemake(
     out=subprocess.PIPE, # where its output goes
 )->subprocess.Popen:
     "Start Snakemake on the plan in `runs`"
-    command = [sys.executable, '-m', 'snakemake', '-s', str(checkout()/'workflow'/'Snakefile'), '--directory', str(runs), '--nolock',
-               '--rerun-incomplete', '--rerun-triggers', 'mtime', 'params', 'input', '--max-checksum-file-size', '0', '--keep-going', *args]
+    command = [sys.executable, '-m', 'snakemake', '-s', str(checkout()/'workflow'/'Snakefile'), '--directory',
+               str(runs), '--nolock',
+               '--rerun-incomplete', '--rerun-triggers', 'mtime', 'params', 'input', '--max-checksum-file-size', '0',
+               '--keep-going', *args]
     path = os.pathsep.join(o for o in (str(LIBRARY), os.environ.get('PYTHONPATH')) if o)
-    return subprocess.Popen(command, text=True, stdout=out, stderr=subprocess.STDOUT, env=os.environ | {'PYTHONPATH': path})
+    return subprocess.Popen(command, text=True, stdout=out, stderr=subprocess.STDOUT, env=os.environ
+                            | {'PYTHONPATH': path})
 
 # %% ../../nbs/workflow/reproduce.ipynb #372af99a
 REASONS = { # Snakemake's words to ours; those with True go on to name the files
     'Missing output files': ('has not run yet', False), 'Updated input files': ('changed since', True),
-    'Input files updated by another job': ('waits for', True), 'Set of input files has changed': ('reads other runs', False),
+    'Input files updated by another job': ('waits for', True), 'Set of input files has changed': ('reads other runs',
+                                                                                                  False),
     'Params have changed': ('parameters or library code changed', False), 'Forced execution': ('forced', False)}
 
 def plain_reason(
@@ -94,7 +99,8 @@ def follow(
                 if _mark(runs, k) not in (0, marks[k]): # Snakemake removes the old mark before it runs a node again
                     finished.append(k)
                     took = float((runs/f'{k}.done').read_text())
-                    show(f'[{len(finished)}/{len(todo)}] {k} finished after {took:.0f} s ({time.time() - began:.0f} s in all)')
+                    show(f'[{len(finished)}/{len(todo)}] {k} finished after {took:.0f} s ({time.time() - began:.0f} s '
+                         f'in all)')
                 elif (words := _progress(runs, k)) and words != shown.get(k):
                     shown[k] = words
                     show(f'  {k}: {words}', True)
@@ -136,7 +142,8 @@ def lock(
     with (runs/'.lock').open('w') as f:
         try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError('another radinet reproduce is at work here', where=runs, mend='wait for it, or name another profile') from None
+            raise InputError('another radinet reproduce is at work here', where=runs,
+                             mend='wait for it, or name another profile') from None
         yield
 
 # %% ../../nbs/workflow/reproduce.ipynb #5f4af9c5
@@ -148,7 +155,8 @@ def require_disk(
     at = next(p for p in [folder, *folder.parents] if p.exists())
     free = shutil.disk_usage(at).free/2**30
     if free < needed:
-        raise InputError(f'{free:.1f} GiB are free and {needed:g} are needed', where=folder, mend='free some space or name another --runs')
+        raise InputError(f'{free:.1f} GiB are free and {needed:g} are needed', where=folder,
+                         mend='free some space or name another --runs')
 
 # %% ../../nbs/workflow/reproduce.ipynb #3a8a0e63
 def reproduce(

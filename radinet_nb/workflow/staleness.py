@@ -35,7 +35,8 @@ def code_of(
         path = at.joinpath(*name.split('.')).with_suffix('.py')
         if path in seen or not path.is_file(): continue
         seen.add(path)
-        todo += [(name, path.parents[len(dots) - 1] if dots else LIBRARY) for dots, name in imports_of(path.read_text(encoding='utf-8'))]
+        todo += [(name, path.parents[len(dots) - 1] if dots else LIBRARY) for dots,
+                 name in imports_of(path.read_text(encoding='utf-8'))]
     return sorted(o for o in seen if LIBRARY/'radinet_nb' in o.parents)
 
 # %% ../../nbs/workflow/staleness.ipynb #7787ecbe

@@ -54,10 +54,13 @@ def train_variant(
     **scale, # parameters in which the variant differs
 )->list[str]: # ids of the new runs, one a seed
     "Train a model of the wrist once more, from the same start"
-    if name not in MODELS: raise InputError(f'no model is called {name!r}', where=variant, mend=f'did you mean {nearest(name, MODELS)}?')
+    if name not in MODELS: raise InputError(f'no model is called {name!r}', where=variant,
+                                            mend=f'did you mean {nearest(name, MODELS)}?')
     chain = CHAINS[name]
-    return [g.run('stage', f'{name}_{variant}.seed{seed}', reads | dict(source=made.get((tuple(chain[:-1]), seed), '')), chain=list(chain),
-                  target=chain[-1], variant=variant, **dict(seed=seed, threads=g.threads, name=f'{name}_{variant}') | g.section('wrist') | scale)
+    return [g.run('stage', f'{name}_{variant}.seed{seed}', reads | dict(source=made.get((tuple(chain[:-1]), seed), '')),
+                  chain=list(chain),
+                  target=chain[-1], variant=variant, **dict(seed=seed, threads=g.threads, name=f'{name}_{variant}')
+                  | g.section('wrist') | scale)
             for seed in g.seeds]
 
 # %% ../../../nbs/papers/karam2021/graph.ipynb #67b8081b
@@ -67,11 +70,12 @@ def train_targets(
     reads:dict, # ingested, annotated: ids
     wrist:list, # ids of the models of the wrist
 )->list[str]: # ids of the runs of all targets
-    "Tables 4 and 5: four beginnings on every target; the wrist's models stand for themselves unless the profile trains them on other data"
+    "Tables 4 and 5: four beginnings on every target; the wrist's models stand for themselves unless trained anew"
     parts = g.option('target_parts', {})
     runs = [] if 'wrist' in parts else list(wrist)
     for part, scale in parts.items():
-        runs += train_last(g, made, target_chains(part), reads, **g.section('target') | {'parts': [part]} | (scale or {}))
+        runs += train_last(g, made, target_chains(part), reads, **g.section('target') | {'parts': [part]}
+                           | (scale or {}))
     return runs
 
 # %% ../../../nbs/papers/karam2021/graph.ipynb #61bafb9f
@@ -82,11 +86,13 @@ def add_controls(
     "A task that must be learned, and one that cannot be"
     if not g.option('controls', False): return []
     control, wrist = g.section('control'), g.section('wrist')
-    small = {'difficulty': 'obvious', 'parts': ['wrist'], 'seed': 1} | {k: control.pop(k) for k in ('patients',) if k in control}
+    small = {'difficulty': 'obvious', 'parts': ['wrist'], 'seed': 1} | {k: control.pop(k) for k in ('patients',)
+                                                                        if k in control}
     obvious = g.run('ingest', 'obvious', **g.section('ingest') | {'data': collections(g)} | small)
     base = dict(seed=0, threads=g.threads) | wrist | control
     return [g.run('stage', 'control_obvious', dict(ingested=obvious), **base | {'name': 'control_obvious'}),
-            g.run('stage', 'control_shuffled', dict(ingested=ingested), **base | {'name': 'control_shuffled', 'shuffle_labels': True})]
+            g.run('stage', 'control_shuffled', dict(ingested=ingested), **base
+                  | {'name': 'control_shuffled', 'shuffle_labels': True})]
 
 # %% ../../../nbs/papers/karam2021/graph.ipynb #3d173d33
 def graph(
@@ -100,9 +106,11 @@ def graph(
     reads, made = dict(ingested=data, annotated=annotation if labels else ''), {}
     train_last(g, made, CHAINS, reads)
     models = [made[name, seed] for seed in g.seeds for name in MODELS]
-    minimal = [o for name in g.option('minimal', []) for o in train_variant(g, made, name, 'minimal', dict(ingested=data))]
+    minimal = [o for name in g.option('minimal', []) for o in train_variant(g, made, name, 'minimal',
+                                                                            dict(ingested=data))]
     staged = [o for name, scale in g.option('staged', {}).items()
-              for o in [*(made[name, s] for s in g.seeds), *train_variant(g, made, name, 'staged', reads, schedule='staged', **scale or {})]]
+              for o in [*(made[name, s] for s in g.seeds), *train_variant(g, made, name, 'staged', reads,
+                                                                          schedule='staged', **scale or {})]]
     results = compare(g, made, reads, models, minimal, staged)
     g.page([data, annotation, audit, *results])
 

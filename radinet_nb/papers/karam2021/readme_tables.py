@@ -23,7 +23,8 @@ def results_markdown(
     for model, group in table.groupby('model', sort=False):
         of = group.set_index('metric')
         ours = ' | '.join(interval_text(of.value[o], of.low[o], of.high[o], 2) for o in COLUMNS)
-        rows.append(f'| {model} | {starts.get(model, "")} | {ours} | {", ".join(f"{of.published[o]:.2f}" for o in COLUMNS)} |')
+        rows.append(f'| {model} | {starts.get(model, "")} | {ours} | '
+                    f'{", ".join(f"{of.published[o]:.2f}" for o in COLUMNS)} |')
     return '\n'.join(rows)
 
 # %% ../../../nbs/papers/karam2021/readme_tables.ipynb #0126203c
@@ -33,8 +34,10 @@ def gains_markdown(
 )->str: # a Markdown table
     "What the step over radiographs added to general images, target by target, with interval"
     gain = gaps[(gaps.baseline == 'ImageNet') & (gaps.metric == 'auc')].set_index('target')
-    rows = ['| target | test images | with a fracture | AUC, RadiNet minus ImageNet (95 %) |', '| --- | --- | --- | --- |']
+    rows = ['| target | test images | with a fracture | AUC, RadiNet minus ImageNet (95 %) |',
+            '| --- | --- | --- | --- |']
     for o in sizes.itertuples():
         few = '' if o.enough else '; too few cases to tell'
-        rows.append(f'| {o.target} | {o.n} | {o.positives} | {interval_text(*gain.loc[o.target, ["difference", "low", "high"]], 3)}{few} |')
+        rows.append(f'| {o.target} | {o.n} | {o.positives} | '
+                    f'{interval_text(*gain.loc[o.target, ["difference", "low", "high"]], 3)}{few} |')
     return '\n'.join(rows)
