@@ -49,7 +49,7 @@ def six_types()->tuple[bool, str]: # whether the sentence holds, and why
     shown = printed_table('karam2021', 'table4').dataset.unique()
     return len(shown)==6, f"Table 4 shows {len(shown)}: {', '.join(shown)}"
 
-# %% ../../../nbs/papers/karam2021/checks.ipynb #14beb6a1
+# %% ../../../nbs/papers/karam2021/checks.ipynb #5eb65045
 def beats_mura()->tuple[bool, str]: # whether the sentence holds, and why
     "Section 4.8: RadiNet is more accurate than the MURA baseline on finger, elbow and shoulder"
     rows = printed_table('karam2021', 'table4').query('model=="RadiNet"').set_index('dataset')
@@ -60,7 +60,8 @@ def beats_mura()->tuple[bool, str]: # whether the sentence holds, and why
     compared = ', '.join(f'{o} {v:.1f} against {base[o]:g}' for o,v in kappa.items())
     constant = 100*max(MURA_IMAGES['finger'])/sum(MURA_IMAGES['finger'])
     holds = base['Finger']>=constant or all(v>base[o] for o,v in kappa.items())
-    return bool(holds), (f"the baseline row is most likely kappa ({base['Finger']:g} < {constant:.1f} of a constant answer); "
+    return bool(holds), (f"the baseline row is most likely kappa ({base['Finger']:g} < {constant:.1f} of a constant "
+                         "answer); "
                          f'kappa against kappa: {compared}')
 
 # %% ../../../nbs/papers/karam2021/checks.ipynb #ceb5283d
@@ -89,7 +90,7 @@ def rates_one_percent()->tuple[bool, str]: # whether the sentence holds, and why
     # 'around' is granted to those who round and to those who cut off
     return all(1 in (int(o), round(o)) for o in rates.values()), f'{text}: 1 if cut off, 2 if rounded'
 
-# %% ../../../nbs/papers/karam2021/checks.ipynb #acd7273f
+# %% ../../../nbs/papers/karam2021/checks.ipynb #9c23ce54
 def share_35()->tuple[bool, str]: # whether the sentence holds, and why
     "Section 3.3: around 35 % of the records are labelled automatically"
     count = published('karam2021', 'sec4.2-4.9').set_index('metric').value
@@ -97,7 +98,8 @@ def share_35()->tuple[bool, str]: # whether the sentence holds, and why
     share = 100*automatic/every
     # 35 is granted where the share is nearer to it than to 30 and to 40
     return 5*round(share/5)==35, (f'{automatic:.0f}/{every:.0f} = {share:.1f} %, to the nearest five per cent 35; '
-                                  f"of the {count['records']:,.0f} records it would be {100*automatic/count['records']:.0f} %")
+                                  f"of the {count['records']:,.0f} records it would be "
+                                  f"{100*automatic/count['records']:.0f} %")
 
 # %% ../../../nbs/papers/karam2021/checks.ipynb #0ca0892e
 def records_7776()->tuple[bool, str]: # whether the sentence holds, and why
@@ -107,13 +109,14 @@ def records_7776()->tuple[bool, str]: # whether the sentence holds, and why
     return bool(labelled+not_labelled<=count['records']), (
         f'{labelled:,} labelled and {not_labelled:,} unlabelled records are {labelled+not_labelled:,}')
 
-# %% ../../../nbs/papers/karam2021/checks.ipynb #9b379879
+# %% ../../../nbs/papers/karam2021/checks.ipynb #1ee9f2bd
 def target_apart()->tuple[bool, str]: # whether the sentence holds, and why
     "Section 3.2: the training set of the target is in none of the source sets"
     count = published('karam2021', 'sec4.2-4.9').set_index('metric').value.astype(int)
     used = published('karam2021', 'table1').query('dataset=="wrist (hospital)" and metric=="train_images"').value.item()
-    return used==0, (f"RadiNet is trained on {used:,.0f} of the {count['images']:,} images of the hospital (Table 1): the "
-                     f"{count['images']-used:,.0f} others are too few for the {count['records']:,} cases of two views "
+    return used==0, (f"RadiNet is trained on {used:,.0f} of the {count['images']:,} images of the hospital (Table 1): "
+                     f"the {count['images']-used:,.0f} others are too few for the {count['records']:,} cases of two "
+                     "views "
                      'that are the target')
 
 # %% ../../../nbs/papers/karam2021/checks.ipynb #40f0c01e

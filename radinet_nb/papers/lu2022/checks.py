@@ -34,11 +34,12 @@ def recall_gain()->tuple[bool, str]: # whether the sentence holds, and why
     gain = x[OURS]-best
     return abs(gain-float(PRINTED_GAINS['recall_at_0.1_fp'])/100)<1e-4, f'{x[OURS]:.4f} - {best:.4f} = {gain:.4f}'
 
-# %% ../../../nbs/papers/lu2022/checks.ipynb #ce3e2216
+# %% ../../../nbs/papers/lu2022/checks.ipynb #1939d15d
 def best_of_ablation()->tuple[bool, str]: # whether the sentence holds, and why
     "Section 3.2: dynamic sharpening has the best performance on all metrics"
     ours, x = table_values('table1').loc[OURS], table_values('table2')
-    better = [f'{model} has {o} {x.loc[model, o]:.4f}, dynamic {ours[o]:.4f}' for o in x for model in x.index[x[o]>ours[o]]]
+    better = [f'{model} has {o} {x.loc[model, o]:.4f}, dynamic {ours[o]:.4f}'
+              for o in x for model in x.index[x[o]>ours[o]]]
     return not better, '; '.join(better)
 
 # %% ../../../nbs/papers/lu2022/checks.ipynb #08aeaa21

@@ -10,9 +10,9 @@ from ...evidence.published import printed_table
 from ...evidence.recovered import MURA_IMAGES, MURA_STUDIES, MURA_TRAIN, kappa_by_reading
 from ...evidence.solver import printed_interval
 
-# %% ../../../nbs/papers/sood2021/checks.ipynb #2b0bdd88
-#: what the text says of MURA: its images (Abstract), its studies (Section 3), those of the hidden test set (Section 4.1)
-#: and the kappa of its radiologists in percent (Abstract)
+# %% ../../../nbs/papers/sood2021/checks.ipynb #0165e6a9
+#: what the text says of MURA: images and the kappa of its radiologists in percent (Abstract), studies (Section 3) and
+#: studies of the hidden test set (Section 4.1)
 MURA_QUOTED = dict(images=40561, studies=14863, hidden_studies=207, kappa=77.8)
 #: validation set of MURA, by what may be counted: (abnormal, normal)
 VALIDATION = {k: tuple(sum(o) for o in zip(*v.values(), strict=True))
