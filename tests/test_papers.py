@@ -156,3 +156,19 @@ def test_the_levels_of_a_paper_can_be_decided_on_its_own_collections():
     for paper in papers_of(load_profile('demo')):
         if not read_claims(paper).test.isin(['reaches', 'table_reaches', 'every_group']).any(): continue
         assert set(load_paper(paper).collections) & data, paper
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_a_new_paper_runs(tmp_path):
+    "From a folder of images to runs, a table beside a published value, a claim with a verdict and a page"
+    nb = ROOT/'nbs'/'papers'/'adding_a_paper.ipynb'
+    command = [sys.executable, '-m', 'papermill', str(nb), str(tmp_path/'nb.ipynb'), '-k', 'python3']
+    res = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert res.returncode == 0, res.stderr[-2000:]
+
+
+def test_where_names_notebook_function_and_command():
+    res = subprocess.run([sys.executable, '-m', 'radinet_nb.cli', 'where', 'table5'], capture_output=True, text=True, cwd=ROOT)
+    assert res.returncode == 0, res.stderr
+    assert 'nbs/papers/karam2021/targets.ipynb' in res.stdout and 'papers.karam2021.target_tables.baseline_table' in res.stdout
+    assert 'radinet reproduce --only karam2021/table5' in res.stdout
