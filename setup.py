@@ -35,5 +35,6 @@ setup(
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Medical Science Apps.'],
     install_requires=lines('requirements'), extras_require={'dev': lines('dev_requirements')},
     packages=find_packages(include=['radinet_nb', 'radinet_nb.*']), package_data={'radinet_nb': ['**/*.csv', '**/*.j2', '**/*.css']},
-    entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['radinet_nb = radinet_nb._modidx:d']},
+    entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['radinet_nb = radinet_nb._modidx:d'],
+                  'jupyter_client.kernel_provisioners': ['radinet-warm = radinet_nb.workflow.provisioner:WarmProvisioner']},
 )

@@ -108,13 +108,13 @@ def end_with_socket(
         if not conn.recv(1): os.killpg(os.getpid(), signal.SIGKILL)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../../nbs/workflow/warm.ipynb #edd84d74
+# %% ../../nbs/workflow/warm.ipynb #d4d043c2
 def be_kernel(
     argv:list[str], # of the kernel, such as `-f CONNECTION`
 )->int: # exit code
     "A Jupyter kernel"
     from ipykernel.kernelapp import IPKernelApp
-    IPKernelApp.launch_instance(argv=[*argv, '--HistoryManager.hist_file=:memory:'])
+    IPKernelApp.launch_instance(argv=argv)
     return 0
 
 def be_executor(
