@@ -167,11 +167,12 @@ def run_process(
 def launch(
     function, # importable, called with `arguments` in every process
     processes:int, # how many
-    arguments:dict, # by name; `device` is among them: `cpu`, `cuda`, or empty for CUDA where there is one
+    arguments:dict, # of the function, by name
+    device:str='', # `cpu` or `cuda`; empty: CUDA where there is one
 ):
     "Call `function` in several processes that know of each other; an `InputError` of one of them is raised here"
     from accelerate.utils import PrepareForLaunch, patch_environment
-    cuda = arguments.get('device') != 'cpu' and torch.cuda.is_available()
+    cuda = device != 'cpu' and torch.cuda.is_available()
     if cuda and processes > torch.cuda.device_count():
         raise InputError(f'{processes} processes were asked for and {torch.cuda.device_count()} GPUs are here', 'processes',
                          'ask for fewer')
