@@ -42,7 +42,7 @@ def resolutions(
         for h in hooks: h.remove()
     return heights
 
-# %% ../../nbs/learning/blocks.ipynb #ca59c0ee
+# %% ../../nbs/learning/blocks.ipynb #8791f6fe
 def layer_groups(
     body:nn.Module, # a backbone
 )->list[list[str]]: # names of the layers of each block
@@ -55,7 +55,8 @@ def layer_groups(
         last = height if height is not None else last
     if len(groups) >= 3: return groups
     layers = [o for g in groups for o in g]
-    return [layers[len(layers)*i//4:len(layers)*(i + 1)//4] for i in range(4)]
+    parts = [layers[len(layers)*i//4:len(layers)*(i + 1)//4] for i in range(4)]
+    return [o for o in parts if o]
 
 # %% ../../nbs/learning/blocks.ipynb #f340c579
 def blocks(
