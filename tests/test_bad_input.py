@@ -14,6 +14,7 @@ from radinet_nb.data.cache import build_cache
 from radinet_nb.data.collections import read_collection
 from radinet_nb.data.studies import study_table
 from radinet_nb.errors import InputError
+from radinet_nb.learning.stages import Stage
 from radinet_nb.learning.transfer import train_stage
 from radinet_nb.synthetic.hospital import write_hospital
 
@@ -116,5 +117,5 @@ def test_a_stage_on_one_class(tmp_path):
         Image.fromarray(rng.integers(0, 255, (20, 20), dtype=np.uint8)).save(tmp_path/f'{i}.png')
         rows.append(dict(patient=str(i), path=str(tmp_path/f'{i}.png'), label=1, split=['train', 'valid', 'test'][i % 3]))
     studies = study_table(rows)
-    with pytest.raises(InputError, match='one class only'): train_stage(studies, build_cache(studies, tmp_path/'cache', 16), tmp_path/'run')
+    with pytest.raises(InputError, match='one class only'): train_stage(Stage(), studies, build_cache(studies, tmp_path/'cache', 16), tmp_path/'run')
     assert not (tmp_path/'run').exists() and not list(tmp_path.glob('*partial*'))

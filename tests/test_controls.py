@@ -6,8 +6,11 @@ from radinet_nb.analysis.metrics import evaluate
 from radinet_nb.data.cache import build_cache, pair_views
 from radinet_nb.data.collections import hospital_key, read_hospital
 from radinet_nb.data.studies import split_studies
+from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.learning.transfer import train_stage
 from radinet_nb.synthetic.hospital import write_hospital
+
+SMALL = dict(backbone='densenet51', warmup=0, lr=0.001, batch_size=16, augmentation=0.25, threads=1)
 
 
 @pytest.fixture(scope='module')
@@ -26,12 +29,12 @@ def auc(run):
 
 @pytest.mark.slow
 def test_obvious_fractures_are_learned(wrists):
-    found = auc(train_stage(*wrists, backbone='densenet51', warmup=0, epochs=9, lr=0.001, batch_size=16, augmentation=0.25, threads=1))
+    found = auc(train_stage(stage_from_parameters(SMALL | dict(epochs=9)), *wrists))
     print(found.to_dict())
     assert found.value >= 0.95, found
 
 
 @pytest.mark.slow
 def test_permuted_labels_are_not(wrists):
-    found = auc(train_stage(*wrists, backbone='densenet51', warmup=0, epochs=3, lr=0.001, batch_size=16, augmentation=0.25, threads=1, shuffle_labels=True))
+    found = auc(train_stage(stage_from_parameters(SMALL | dict(epochs=3, shuffle_labels=True)), *wrists))
     assert found.low <= 0.5 <= found.high, found

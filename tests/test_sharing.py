@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from radinet_nb.models.prediction import predict_files
 from radinet_nb.cli import main
 from radinet_nb.data.cache import build_cache, pair_views
 from radinet_nb.data.collections import read_hospital
@@ -18,14 +17,17 @@ from radinet_nb.data.dicom import names_in, read_dataset
 from radinet_nb.data.files import file_table
 from radinet_nb.data.studies import split_studies
 from radinet_nb.learning.networks import Network
-from radinet_nb.models.folder import learner_from, read_config, write_model
+from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.learning.transfer import train_stage
 from radinet_nb.models.card import export_run
+from radinet_nb.models.folder import learner_from, read_config, write_model
+from radinet_nb.models.prediction import predict_files
 from radinet_nb.synthetic.hospital import write_hospital
 
 KEY = b'the key of a test'
-FACTS = dict(name='Test', version='0', task='fracture', classes=['none', 'fracture'], unit='pair', shape=[32, 64], parts=['wrist'], threshold=.5,
-             rule='accuracy', synthetic=True, grouping='patient', run='0', commit=None, fingerprint=None)
+FACTS = dict(name='Test', version='0', task='fracture', classes=['none', 'fracture'], unit='pair', shape=[32, 64],
+             parts=['wrist'], threshold=.5, rule='accuracy', synthetic=True, grouping='patient', run='0', commit=None,
+             fingerprint=None)
 
 
 @pytest.fixture(scope='module')
@@ -41,9 +43,12 @@ def runs(hospital, tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs')
     studies = split_studies(read_hospital(hospital, KEY).studies, shares=(.5, .25, .25))
     tables = {'pair': pair_views(studies), 'view': studies}
-    return {unit: train_stage(t, build_cache(t, folder/f'cache_{unit}', 32, jobs=1), folder/unit, name=unit, backbone='densenet51', warmup=0,
-                              epochs=1, lr=.003, task='fracture' if unit == 'pair' else 'body_part', record=dict(facts=dict(synthetic=True)))
-            for unit, t in tables.items()}
+    small, res = dict(backbone='densenet51', warmup=0, epochs=1, lr=.003), {}
+    for unit, t in tables.items():
+        stage = stage_from_parameters(small | dict(name=unit, task='fracture' if unit == 'pair' else 'body_part'))
+        cache = build_cache(t, folder/f'cache_{unit}', 32, jobs=1)
+        res[unit] = train_stage(stage, t, cache, folder/unit, dict(facts=dict(synthetic=True)))
+    return res
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +63,7 @@ def judged(models, hospital, tmp_path_factory):
     return predict_files(models['pair'], [hospital], out, key=KEY), out
 
 
-def told(capsys, *args):
+def message_of(capsys, *args):
     "One line on stderr and exit 2"
     code = main([str(o) for o in args])
     line = capsys.readouterr().err.strip()
@@ -147,9 +152,9 @@ def test_nobody_is_named(judged, hospital):
     for f in sorted(hospital.rglob('*.dcm'))[:40]:
         ds = read_dataset(f, pixels=False)
         names |= names_in(ds) | {str(ds.StudyInstanceUID), str(ds.SOPInstanceUID), str(ds.get('PatientBirthDate') or 'x'*20), f.stem}
-    told = ' '.join([*(o.read_text() for o in out.glob('*.csv')), *(o.name for o in out.rglob('*'))])
+    texts = ' '.join([*(o.read_text() for o in out.glob('*.csv')), *(o.name for o in out.rglob('*'))])
     pictures = b''.join(o.read_bytes() for o in out.rglob('*.png'))
-    assert len(names) > 40 and not [o for o in names if o and (o in told or (len(o) > 3 and o.encode() in pictures))]
+    assert len(names) > 40 and not [o for o in names if o and (o in texts or (len(o) > 3 and o.encode() in pictures))]
 
 
 def test_torn_files_links_and_others_are_listed(models, hospital, tmp_path):
@@ -198,32 +203,32 @@ def test_wrong_use_is_one_line_and_exit_2(models, runs, hospital, tmp_path, caps
     model, picture = models['pair'], tmp_path/'x.png'
     Image.new('L', (20, 20), 90).save(picture)
     (tmp_path/'empty').mkdir()
-    assert 'no such folder' in told(capsys, 'predict', tmp_path/'no', picture)
-    assert 'export it first' in told(capsys, 'predict', runs['pair'].folder, picture)
-    assert 'no such file or folder' in told(capsys, 'predict', model, tmp_path/'no')
-    assert 'the folder is empty' in told(capsys, 'predict', model, tmp_path/'empty')
+    assert 'no such folder' in message_of(capsys, 'predict', tmp_path/'no', picture)
+    assert 'export it first' in message_of(capsys, 'predict', runs['pair'].folder, picture)
+    assert 'no such file or folder' in message_of(capsys, 'predict', model, tmp_path/'no')
+    assert 'the folder is empty' in message_of(capsys, 'predict', model, tmp_path/'empty')
     (tmp_path/'empty'/'notes.txt').write_text('nothing')
-    assert 'holds no radiograph among 1 files' in told(capsys, 'predict', model, tmp_path/'empty')
-    assert 'no study has a frontal and a lateral view' in told(capsys, 'predict', model, picture)
-    assert 'is not written over' in told(capsys, 'predict', model, picture, '--out', model)
-    assert 'is not written over' in told(capsys, 'export', runs['pair'].folder, model)
-    assert 'no finished run' in told(capsys, 'export', tmp_path, tmp_path/'new')
-    assert 'no rule' in told(capsys, 'export', runs['pair'].folder, tmp_path/'new', '--rule', 'best')
+    assert 'holds no radiograph among 1 files' in message_of(capsys, 'predict', model, tmp_path/'empty')
+    assert 'no study has a frontal and a lateral view' in message_of(capsys, 'predict', model, picture)
+    assert 'is not written over' in message_of(capsys, 'predict', model, picture, '--out', model)
+    assert 'is not written over' in message_of(capsys, 'export', runs['pair'].folder, model)
+    assert 'no finished run' in message_of(capsys, 'export', tmp_path, tmp_path/'new')
+    assert 'no rule' in message_of(capsys, 'export', runs['pair'].folder, tmp_path/'new', '--rule', 'best')
     assert not (tmp_path/'new').exists() and not list(tmp_path.glob('.*partial*'))
 
 
 def test_weights_that_hold_code_are_never_run(models, tmp_path, capsys):
     folder = shutil.copytree(models['pair'], tmp_path/'model')
     torch.save({'w': Code()}, folder/'weights.safetensors')
-    assert 'holds code, which is never run' in told(capsys, 'predict', folder, tmp_path)
+    assert 'holds code, which is never run' in message_of(capsys, 'predict', folder, tmp_path)
     (folder/'weights.safetensors').rename(folder/'weights.pth')
-    assert 'may hold code' in told(capsys, 'predict', folder, tmp_path)
+    assert 'may hold code' in message_of(capsys, 'predict', folder, tmp_path)
 
 
 def test_other_weights_are_noticed(models, tmp_path, capsys):
     folder = shutil.copytree(models['pair'], tmp_path/'model')
     shutil.copy(models['view']/'weights.safetensors', folder)
-    assert 'not those that config.json was written with' in told(capsys, 'predict', folder, tmp_path)
+    assert 'not those that config.json was written with' in message_of(capsys, 'predict', folder, tmp_path)
 
 
 def test_predict_prints_csv(models, hospital, tmp_path, capsys):

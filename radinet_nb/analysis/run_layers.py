@@ -19,7 +19,7 @@ from ..data.runs import Run, load_run
 from ..data.studies import read_studies
 from ..errors import InputError
 from ..learning.prediction import network_of
-from ..learning.transfer import rows_for
+from ..learning.rows import rows_for
 
 # %% ../../nbs/analysis/run_layers.ipynb #84ff2050
 def held_out(

@@ -13,18 +13,19 @@ import pandas as pd
 from fastai.learner import Learner
 
 from ..errors import InputError
+from .blocks import free_blocks
 from .checkpoints import loader_state, random_state, set_loader_state, set_random_state
-from .schedules import free_blocks
 
 # %% ../../nbs/learning/rates.ipynb #56df4a2d
 def rates_table(
     history:pd.DataFrame, # as `fit_schedule` gives it: one row an epoch, a column `lr_BLOCK` a block
 )->pd.DataFrame: # one row a block and an epoch: epoch, phase, block, trainable, rate (the highest of the epoch)
-    "Which block learned in which epoch, at which rate"
+    "Which block learned in which epoch, at which rate; `InputError` for a history without rates"
     columns = [o for o in history if o.startswith('lr_')]
     if not columns: raise InputError('the history holds no rate of a block', where='history', mend='train with fit_schedule')
     res = history.melt(['epoch', 'phase'], columns, 'block', 'rate')
-    res['block'] = pd.Categorical(res.block.str.removeprefix('lr_'), [o.removeprefix('lr_') for o in columns], ordered=True)
+    order = [o.removeprefix('lr_') for o in columns]
+    res['block'] = pd.Categorical(res.block.str.removeprefix('lr_'), order, ordered=True)
     res = res.assign(trainable=res.rate > 0).sort_values(['epoch', 'block'], ignore_index=True)
     return res[['epoch', 'phase', 'block', 'trainable', 'rate']]
 
@@ -37,7 +38,8 @@ def find_rate(
     steps:int=100, # batches
 )->tuple[float,pd.DataFrame]: # the suggestion, and the smoothed loss at every rate tried
     "Search for a learning rate, and leave the learner as it was"
-    drawn, loaders, path, grads = random_state(), [loader_state(o) for o in learn.dls.loaders], learn.path, [p.requires_grad for p in learn.model.parameters()]
+    drawn, loaders, path = random_state(), [loader_state(o) for o in learn.dls.loaders], learn.path
+    grads = [p.requires_grad for p in learn.model.parameters()]
     free_blocks(learn.model, free)
     learn.first_epoch, learn.opt = 0, None
     with TemporaryDirectory() as folder, learn.no_bar():

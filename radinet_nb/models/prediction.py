@@ -22,10 +22,9 @@ from ..data.cache import build_cache
 from ..data.files import file_table
 from ..data.identity import read_key
 from ..data.convert import text_like
-from ..data.loaders import normalize
 from ..errors import InputError
 from .folder import by_study, cases_for, load_network, probabilities, read_cases
-from ..learning.transfer import best_device
+from ..learning.devices import best_device
 
 # %% ../../nbs/models/prediction.ipynb #2ce08877
 class Judged(NamedTuple):
@@ -94,7 +93,7 @@ def draw_overlays(
 # %% ../../nbs/models/prediction.ipynb #5e67ec0e
 def heat_of(network, images, target)->np.ndarray:
     "Grad-CAM of uint8 images"
-    return grad_cam(network, normalize(torch.from_numpy(images).to(next(network.parameters()).device)), target)
+    return grad_cam(network, network.normalize(torch.from_numpy(images).to(next(network.parameters()).device)), target)
 
 # %% ../../nbs/models/prediction.ipynb #2a5fea2f
 def predict_files(

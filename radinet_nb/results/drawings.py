@@ -20,7 +20,7 @@ from .figures import COLORS, finish, style
 # %% ../../nbs/results/drawings.ipynb #bb1ec925
 def owners(network)->dict[str,str]: # module name to block
     "The block of every module whose parameters all lie in one"
-    from radinet_nb.learning.networks import blocks
+    from radinet_nb.learning.blocks import blocks
     block = {id(p): k for k, ps in blocks(network).items() for p in ps}
     inside = {n: {block[id(p)] for p in m.parameters()} for n, m in network.named_modules()}
     return {n: next(iter(o)) for n, o in inside.items() if len(o) == 1}
@@ -132,7 +132,7 @@ def chain_table(
     chains:dict=CHAINS, # name to stages
 )->pd.DataFrame: # stage, model, starts_from, role, classes, tensors, carried, new, left, numbers, numbers_carried
     "The stages of a chain, with what each takes over from the one before"
-    from radinet_nb.learning.networks import carry
+    from radinet_nb.learning.weights import carry
     rows, chain = [], chains[name]
     for i, stage in enumerate(chain):
         model, net = next(k for k, v in chains.items() if v == chain[:i + 1]), networks[stage]
@@ -276,8 +276,8 @@ def phases_table(
     network, # a `Network`; it is left as it was
 )->pd.DataFrame: # phase, learns, parameters, share, epochs, lr, lr_stem, policy, patience, factor, floor, stop
     "The phases of a schedule, with what learns in each"
-    from radinet_nb.learning.networks import blocks
-    from radinet_nb.learning.schedules import free_blocks
+    from radinet_nb.learning.blocks import blocks
+    from radinet_nb.learning.blocks import free_blocks
     before, rows = [p.requires_grad for p in network.parameters()], []
     names, total = list(blocks(network)), sum(p.numel() for p in network.parameters())
     for o in phases:
