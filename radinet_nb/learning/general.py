@@ -17,7 +17,8 @@ from ..data.cache import ImageCache
 from ..data.loaders import normalize
 from ..data.runs import OpenRun, Run, load_run, say_progress
 from ..data.studies import read_studies
-from ..papers.karam2021.models import CHAINS, MODELS, source_of
+from ..papers.karam2021.models import CHAINS, MODELS
+from ..results.chains import source_of
 from .checkpoints import open_checkpoint, remove_checkpoints
 from .networks import Network, carry, imagenet_weights, save_weights
 from .schedules import Phase, fit_schedule, make_learner, summary
@@ -114,8 +115,11 @@ def run_chains(
     runs = {'General': general}
     for name, chain in CHAINS.items():
         if name in runs: continue
-        source = source_of(name)
-        runs[name] = train_stage(out=Path(folder)/name, name=name, source=runs[source].folder if source else '', **common | stages[chain[-1]])
+        source = source_of(name, CHAINS)
+        options = dict(name=name, source=runs[source].folder if source else '') | common | stages[chain[-1]]
+        params = {k: v for k, v in options.items() if k not in ('studies', 'cache', 'record')}
+        params |= dict(chain=list(chain), target=chain[-1], variant='')
+        runs[name] = train_stage(out=Path(folder)/name, **options | dict(record=options.get('record', {}) | dict(params=params)))
     return runs
 
 # %% ../../nbs/learning/general.ipynb #b6312286

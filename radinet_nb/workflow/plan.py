@@ -17,7 +17,8 @@ import yaml
 
 from ..data.runs import read_json
 from ..errors import InputError
-from ..papers.karam2021.models import CHAINS, MODELS, source_of, target_chains
+from ..papers.karam2021.models import CHAINS, MODELS, target_chains
+from ..results.chains import source_of
 
 # %% ../../nbs/workflow/plan.ipynb #2701cdf8
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Graph:
         "Add a model of the wrist once more for every seed, from the same start; ids of the new nodes"
         return [self.add('stage', f'{name}_{variant}.seed{seed}',
                          dict(seed=seed, threads=self.profile['threads'], name=f'{name}_{variant}') | self.section('wrist') | more,
-                         ingested=ingested, source=self.made.get((source_of(name), seed), ''), annotated=annotated) for seed in self.profile['seeds']]
+                         ingested=ingested, source=self.made.get((source_of(name, CHAINS), seed), ''), annotated=annotated) for seed in self.profile['seeds']]
 
 # %% ../../nbs/workflow/plan.ipynb #a0bf0460
 def add_ablation(g:Graph, ingested:str)->list[str]:
