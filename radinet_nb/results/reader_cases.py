@@ -24,12 +24,12 @@ def predictions_on(
         return pd.concat([own, predict(run)], ignore_index=True).assign(seed=run.record.get('seed'))
     return {name: pd.concat([both(r) for r in group], ignore_index=True) for name, group in by_model(runs).items()}
 
-# %% ../../nbs/results/reader_cases.ipynb #a0c5b18d
+# %% ../../nbs/results/reader_cases.ipynb #14dfd919
 def seed_mean(
     predictions:pd.DataFrame, # of one model, with the column seed
 )->pd.DataFrame: # one row a case, without seed
     "The mean probability over seeds, split by split; `InputError` where seeds have different rows"
-    by_split = {k: list(d.groupby('seed')) for k, d in predictions.groupby('split', sort=False)}
+    by_split = {k: list(d.groupby('seed', dropna=False)) for k, d in predictions.groupby('split', sort=False)}
     means = [average_predictions([d for _, d in parts], [f'{k}, seed {seed}' for seed, _ in parts]) for k, parts in by_split.items()]
     return pd.concat(means, ignore_index=True).drop(columns='seed')
 
