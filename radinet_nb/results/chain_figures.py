@@ -53,8 +53,8 @@ def image_pile(
         left, low, wide = x + i*shift, y + .3 - i*.16, side*ratio
         if img is not None:
             ax.imshow(img, cmap='gray', vmin=0, vmax=255, extent=(left, left + wide, low, low + side), zorder=3 + i)
-        sheet = 'white' if img is None else 'none'
-        ax.add_patch(Rectangle((left, low), wide, side, facecolor=sheet, edgecolor='#404040', linewidth=.6, zorder=3 + i))
+        sheet = dict(facecolor='white' if img is None else 'none', edgecolor='#404040', linewidth=.6, zorder=3 + i)
+        ax.add_patch(Rectangle((left, low), wide, side, **sheet))
 
 # %% ../../nbs/results/chain_figures.ipynb #7c008155
 def panel_lines(
@@ -78,7 +78,9 @@ def chain_figure(
         for i, (row, table) in enumerate(zip(steps.itertuples(), tables, strict=True)):
             _draw_stage(ax, i*gap, wide, row, (images or {}).get(row.stage, []))
             network_bars(ax, i*gap + .1, -.65, wide - .1, 1.3, table, roles[:i + 1])
-            if i: _draw_transfer(ax, (i - 1)*gap + wide, i*gap, f'{row.carried} of {row.tensors} tensors,\nthe body; the head is new')
+            if not i: continue
+            carried = f'{row.carried} of {row.tensors} tensors,\nthe body; the head is new'
+            _draw_transfer(ax, (i - 1)*gap + wide, i*gap, carried)
         shown = list(dict.fromkeys(roles))
         key = [Rectangle((0, 0), 1, 1, facecolor=STAGE_COLORS[o], edgecolor='black', linewidth=.5) for o in shown]
         fig.legend(key, [f'shaped by the {o} domain' for o in shown], loc='outside lower center', ncols=3)
@@ -98,8 +100,8 @@ def _draw_stage(ax, x, wide, row, images):
 
 def _draw_transfer(ax, left, right, text):
     "The arrow from one network to the next, and below it what is carried"
-    ax.add_patch(FancyArrowPatch((left + .25, -.65), (right - .25, -.65), facecolor='black', linewidth=0, mutation_scale=1,
-                                 arrowstyle='simple,head_width=9,head_length=8,tail_width=3.5', zorder=5))
+    arrow = dict(arrowstyle='simple,head_width=9,head_length=8,tail_width=3.5', facecolor='black', linewidth=0)
+    ax.add_patch(FancyArrowPatch((left + .25, -.65), (right - .25, -.65), mutation_scale=1, zorder=5, **arrow))
     ax.text((left + right)/2, -2.6, text, ha='center', va='top', fontsize=7, linespacing=1.3)
     ax.plot([(left + right)/2]*2, [-2.55, -.85], color='black', linewidth=.6, linestyle=':')
 
@@ -118,7 +120,8 @@ def models_figure(
             _draw_start(ax, *at[o.name], at.get(o.starts_from))
         for o in heads.itertuples():
             ax.text(o.column*3.2, .75, (stages or {}).get(o.stage, o.stage), ha='center', va='bottom', fontsize=9)
-        for c in sorted(heads.column)[1:]: ax.axvline(c*3.2 - 1.6, color='#c0c0c0', linewidth=.6, linestyle=':', zorder=0)
+        for c in sorted(heads.column)[1:]:
+            ax.axvline(c*3.2 - 1.6, color='#c0c0c0', linewidth=.6, linestyle=':', zorder=0)
         ax.set(xlim=(-3.3, heads.column.max()*3.2 + 1.1), ylim=(-1.05*tree.row.max() - .4, 1.25), aspect='equal')
         ax.axis('off')
         return fig

@@ -21,7 +21,8 @@ def source_of(
     if not before: return ''
     found = [k for k, v in chains.items() if tuple(v) == before]
     if found: return found[0]
-    raise InputError(f'no chain consists of {" > ".join(before)}', where=f'chain {name}', mend='add that chain, or correct the stages')
+    raise InputError(f'no chain consists of {" > ".join(before)}', where=f'chain {name}',
+                     mend='add that chain, or correct the stages')
 
 # %% ../../nbs/results/chains.ipynb #c0f68c21
 ROLES = ('general', 'restricted', 'target') # domains of karam2021, definition 1: D_g, D_r, D_t
@@ -30,7 +31,7 @@ def role_of(
     chain:tuple, # stages in order
     i:int, # which
 )->str: # one of `ROLES`
-    "The domain of a stage: the last is the target, the stage `general` is general, and what stands between is restricted"
+    "The domain of a stage: the last is the target, the stage `general` is general, and the others are restricted"
     return 'target' if i == len(chain) - 1 else 'general' if chain[i] == 'general' else 'restricted'
 
 # %% ../../nbs/results/chains.ipynb #3bca18d3
@@ -68,7 +69,7 @@ def tree_table(
                               role=role[k]) for k, v in chains.items()])
 
 def _tree_rows(chains, children, roots)->dict: # chain to row
-    "Leaves stand one below the other, every other chain in the middle of those that start from it; small branches first"
+    "Leaves one below the other, every other chain in the middle of those that start from it; small branches first"
     leaves, row = [], {}
     def walk(name):
         for o in sorted(children[name], key=lambda k: len(chains[k]) + len(children[k])): walk(o)

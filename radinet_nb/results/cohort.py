@@ -21,7 +21,7 @@ def first_visits(
     "The first row of every patient"
     return cases.sort_values('date', kind='stable').drop_duplicates('patient')
 
-# %% ../../nbs/results/cohort.ipynb #635deff4
+# %% ../../nbs/results/cohort.ipynb #0ac3909c
 VISIT_SHARES = ('first_time_share', 'follow_up_within_year_share', 'later_repeat_share')
 
 def cohort_numbers(
@@ -33,10 +33,12 @@ def cohort_numbers(
     for name, part in studies.groupby('collection', sort=False):
         cases = visit_types(part, within)
         people = first_visits(cases) if (part['grouping'] == 'patient').all() else cases[:0]
-        age, sex, label, visit = people['age'].dropna(), people['sex'].dropna(), cases['label'].dropna(), cases['visit'].dropna()
+        age, sex = people['age'].dropna(), people['sex'].dropna()
+        label, visit = cases['label'].dropna(), cases['visit'].dropna()
         later = cases['days'][cases['visit'] == visits[2]]
-        numbers = [('age_mean', age.mean(), age), ('age_sd', age.std(), age), ('paediatric_share', _share(age < 18), age),
-                   ('female_share', _share(sex == 'F'), sex), ('fracture_share', _share(label == 1), label),
+        numbers = [('age_mean', age.mean(), age), ('age_sd', age.std(), age),
+                   ('paediatric_share', _share(age < 18), age), ('female_share', _share(sex == 'F'), sex),
+                   ('fracture_share', _share(label == 1), label),
                    *((k, _share(visit == v), visit) for k, v in zip(VISIT_SHARES, visits, strict=True)),
                    ('years_until_return', later.mean()/365.25, later)]
         rows += [dict(collection=name, what=what, value=float(value), of=len(of)) for what, value, of in numbers]
@@ -91,7 +93,8 @@ def _draw_ages(ax, name, age, published):
     ax.errorbar(mean, n.max()*1.1, xerr=sd, label=text.format('this run', mean, sd, 100*young), **look)
     if published:
         mean, sd, young = published
-        ax.errorbar(mean, n.max()*1.22, xerr=sd, markerfacecolor='white', label=text.format('published', mean, sd, 100*young), **look)
+        label = text.format('published', mean, sd, 100*young)
+        ax.errorbar(mean, n.max()*1.22, xerr=sd, markerfacecolor='white', label=label, **look)
     ax.set(xlim=(0, 102), ylim=(0, n.max()*1.32), ylabel='patients', xticks=range(0, 103, 6),
            xlabel='age at first visit (years; 90 and over in one bar)')
     ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
@@ -105,7 +108,9 @@ def exam_figure(
     "Studies by type of examination (karam2021, Fig. 6)"
     counts = {k: o['exam'].value_counts() for k, o in exam_types(studies).groupby('collection', sort=False)}
     for k, o in counts.items():
-        if len(o) > most: counts[k] = pd.concat([o[:most-1], pd.Series({f'{len(o)-most+1} other types': o[most-1:].sum()})])
+        if len(o) <= most: continue
+        rest = pd.Series({f'{len(o)-most+1} other types': o[most-1:].sum()})
+        counts[k] = pd.concat([o[:most-1], rest])
     with style():
         ratio = [len(o)+1.5 for o in counts.values()]
         fig, axes = plt.subplots(len(counts), 1, figsize=(7, .6+.24*sum(ratio)), height_ratios=ratio, squeeze=False)
@@ -161,5 +166,6 @@ def _draw_visit_gaps(ax, cases, within):
     ax.axvline(within/365, color='black', linewidth=.8, linestyle=(0, (2, 2)))
     limit = 'one year' if within == 365 else f'{within} days'
     # most come back within weeks: on a linear scale nobody would see those who come years later
-    ax.set(xlabel=f'years since the previous case (dashed: {limit})', ylabel='cases (log scale)', yscale='log', ylim=(.8, None))
+    ax.set(xlabel=f'years since the previous case (dashed: {limit})', ylabel='cases (log scale)', yscale='log',
+           ylim=(.8, None))
     ax.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter('{x:.0f}'))

@@ -48,7 +48,7 @@ def block_outputs(
 def network_table(
     network, # a `Network`
     shape:tuple, # height and width of an image
-)->pd.DataFrame: # part, kind, layers, channels, height, width, parameters: one row a block of the body and a layer of the head
+)->pd.DataFrame: # part, kind (body or head), layers, channels, height, width, parameters: a row a block or dense layer
     "The parts of a network in order, with what they put out"
     owner, output, layers, params = block_of_modules(network), block_outputs(network, shape), {}, {}
     for n, m in network.body.named_modules(prefix='body'):
@@ -57,8 +57,8 @@ def network_table(
     for n, p in network.body.named_parameters(prefix='body'):
         block = owner[n.rpartition('.')[0]]
         params[block] = params.get(block, 0) + p.numel()
-    rows = [dict(part=k, kind='body', layers=layers.get(k, 0), **dict(zip(('channels', 'height', 'width'), output[k], strict=True)),
-                 parameters=n) for k, n in params.items()]
+    rows = [dict(part=k, kind='body', layers=layers.get(k, 0), channels=output[k][0], height=output[k][1],
+                 width=output[k][2], parameters=n) for k, n in params.items()]
     return pd.DataFrame([*rows, *_head_rows(network.head)])
 
 def _head_rows(head)->list[dict]:
@@ -156,7 +156,8 @@ def phases_table(
     for o in phases:
         learns = [n for n, free in zip(names, free_blocks(network, o.free), strict=True) if free]
         n = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        rows.append(dict(phase=o.name, learns=' '.join(learns), parameters=n, share=n/total, epochs=o.epochs, lr=f'{o.lr:.3g}',
-                         lr_stem=f'{o.lr if o.lr_stem is None else o.lr_stem:.3g}', policy=o.policy, stop=o.stop))
+        stem = o.lr if o.lr_stem is None else o.lr_stem
+        rows.append(dict(phase=o.name, learns=' '.join(learns), parameters=n, share=n/total, epochs=o.epochs,
+                         lr=f'{o.lr:.3g}', lr_stem=f'{stem:.3g}', policy=o.policy, stop=o.stop))
     for p, old in zip(network.parameters(), before, strict=True): p.requires_grad_(old)
     return pd.DataFrame(rows).astype({'stop': 'Int64'})

@@ -23,7 +23,8 @@ def average_predictions(
     first = frames[0]
     for name, f in zip(names, frames, strict=True):
         if len(f) != len(first) or not (f[keys] == first[keys]).all(axis=None):
-            raise InputError('this run was tested on other rows than the first', where=name, mend='compare runs of one ingest')
+            raise InputError('this run was tested on other rows than the first', where=name,
+                             mend='compare runs of one ingest')
     # a run on more than two classes has the probabilities of each in the columns p_CLASS
     columns = ['probability', *(o for o in first if o.startswith('p_'))]
     return first.assign(**{o: np.mean([f[o] for f in frames], axis=0) for o in columns})
@@ -64,12 +65,15 @@ def model_table(
         spread = table.metric.map(_seed_spread(group, metrics, rule))
         res.append(table.assign(model=model, seeds=len(group), seed_sd=spread, threshold=threshold))
     table = pd.concat(res, ignore_index=True).rename(columns={'clusters': 'patients'})
-    return table[['model', 'metric', 'value', 'low', 'high', 'seeds', 'seed_sd', 'threshold', 'n', 'positives', 'patients', 'note']]
+    return table[['model', 'metric', 'value', 'low', 'high', 'seeds', 'seed_sd', 'threshold', 'n', 'positives',
+                  'patients', 'note']]
 
 def _seed_spread(runs, metrics, rule)->pd.Series: # metric to standard deviation; NaN with one seed
     "How much each metric of one model differs between its seeds, each at its own threshold"
-    each = [evaluate(average_seeds([r], 'test'), choose_threshold(average_seeds([r], 'valid'), rule), metrics, resamples=2)
-            .set_index('metric').value for r in runs]
+    def values(run):
+        threshold = choose_threshold(average_seeds([run], 'valid'), rule)
+        return evaluate(average_seeds([run], 'test'), threshold, metrics, resamples=2).set_index('metric').value
+    each = [values(r) for r in runs]
     if len(each) < 2: return pd.Series(np.nan, index=each[0].index)
     return pd.concat(each, axis=1).std(axis=1, ddof=1)
 
@@ -109,6 +113,6 @@ def control_table(
         name = r.record['name']
         row = evaluate(r.predictions.query('split == "test"'), metrics=('auc',), **options).iloc[0]
         text, holds = expected[name]
-        row = dict(control=name, auc=row.value, low=row.low, high=row.high, n=row.n, expected=text, holds=bool(holds(row)))
-        res.append(row)
+        res.append(dict(control=name, auc=row.value, low=row.low, high=row.high, n=row.n, expected=text,
+                        holds=bool(holds(row))))
     return pd.DataFrame(res, columns=['control', 'auc', 'low', 'high', 'n', 'expected', 'holds'])

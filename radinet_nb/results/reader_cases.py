@@ -16,21 +16,23 @@ from .performance import average_predictions, by_model
 # %% ../../nbs/results/reader_cases.ipynb #bcda0b0c
 def predictions_on(
     runs:list, # of the models' last stages, any number of seeds
-    predict, # run -> its predictions of the new cases, all in the split test, such as `predict_run` with table and cache
-)->dict[str,pd.DataFrame]: # model -> predictions with the column seed: split valid is the run's own, split test the cases
+    predict, # run -> its predictions of the new cases, all in the split test, as `predict_run` makes them
+)->dict[str,pd.DataFrame]: # model -> predictions with the column seed: split valid is the run's own, test the cases
     "Every model on new cases, one set of rows a seed"
     def both(run):
         own = run.predictions[run.predictions.split == 'valid']
         return pd.concat([own, predict(run)], ignore_index=True).assign(seed=run.record.get('seed'))
     return {name: pd.concat([both(r) for r in group], ignore_index=True) for name, group in by_model(runs).items()}
 
-# %% ../../nbs/results/reader_cases.ipynb #14dfd919
+# %% ../../nbs/results/reader_cases.ipynb #3d013b4c
 def seed_mean(
     predictions:pd.DataFrame, # of one model, with the column seed
 )->pd.DataFrame: # one row a case, without seed
     "The mean probability over seeds, split by split; `InputError` where seeds have different rows"
-    by_split = {k: list(d.groupby('seed', dropna=False)) for k, d in predictions.groupby('split', sort=False)}
-    means = [average_predictions([d for _, d in parts], [f'{k}, seed {seed}' for seed, _ in parts]) for k, parts in by_split.items()]
+    means = []
+    for split, rows in predictions.groupby('split', sort=False):
+        seeds = {f'{split}, seed {seed}': d for seed, d in rows.groupby('seed', dropna=False)}
+        means.append(average_predictions(list(seeds.values()), list(seeds)))
     return pd.concat(means, ignore_index=True).drop(columns='seed')
 
 # %% ../../nbs/results/reader_cases.ipynb #da0caadb
@@ -43,7 +45,8 @@ def model_readings(
     for name, d in models.items():
         cut, d = choose_threshold(d[d.split=='valid'], rule), d[d.split=='test']
         if d['study'].duplicated().any():
-            raise InputError('a study stands twice', where=f'predictions of {name}', mend='aggregate views to studies first')
+            raise InputError('a study stands twice', where=f'predictions of {name}',
+                             mend='aggregate views to studies first')
         d = d.rename(columns=dict(study='case', target='truth'))[['case', 'patient', 'truth', 'probability']]
         res.append(d.assign(reader=name, rating=(d.probability>=cut).astype(int), threshold=cut))
     return pd.concat(res, ignore_index=True)
@@ -94,8 +97,10 @@ def agent_calls(
     networks = model_readings(models, rule).assign(rule='', kind='model')
     truths = [d.drop_duplicates('case').set_index('case').truth.sort_index() for d in (readers, networks)]
     if not truths[0].index.equals(truths[1].index):
-        raise InputError('readers and models did not judge the same cases', where='clinical case', mend='keep the cases that both have')
+        raise InputError('readers and models did not judge the same cases', where='clinical case',
+                         mend='keep the cases that both have')
     if (truths[0].to_numpy()!=truths[1].to_numpy()).any():
-        raise InputError('readers and models disagree about the truth of a case', where='clinical case', mend='use one truth')
+        raise InputError('readers and models disagree about the truth of a case', where='clinical case',
+                         mend='use one truth')
     columns = ['reader', 'kind', 'rule', 'case', 'patient', 'truth', 'rating']
     return pd.concat([readers[columns], networks[columns]], ignore_index=True)

@@ -29,11 +29,11 @@ def agents_figure(
         fig, axes = plt.subplots(1, len(metrics), figsize=(7, .9+.27*len(kinds)), sharey=True, squeeze=False)
         for ax, metric in zip(axes[0], metrics, strict=True):
             _draw_agents(ax, table[table.metric==metric].set_index('model').reindex(kinds.index), kinds, y)
-            ax.set(xlabel=f'{LABELS[metric]} (%)', xlim=(-3, 103), yticks=y, yticklabels=[o.replace('_', ' ') for o in kinds.index])
-        marks = [plt.Line2D([], [], linestyle='none', markeredgecolor='black', label=k, **KIND_LOOKS[k]) for k in kinds.unique()]
-        if 'published' in table:
-            marks.append(plt.Line2D([], [], linestyle='none', marker='o', color='white', markeredgecolor='black', markersize=4.5,
-                                    label='hollow, below: published'))
+            names = [o.replace('_', ' ') for o in kinds.index]
+            ax.set(xlabel=f'{LABELS[metric]} (%)', xlim=(-3, 103), yticks=y, yticklabels=names)
+        looks = {k: KIND_LOOKS[k] for k in kinds.unique()}
+        if 'published' in table: looks['hollow, below: published'] = dict(marker='o', color='white', markersize=4.5)
+        marks = [plt.Line2D([], [], linestyle='none', markeredgecolor='black', label=k, **o) for k, o in looks.items()]
         fig.legend(handles=marks, loc='outside lower center', ncols=4, handletextpad=.2)
         return fig
 
@@ -42,9 +42,9 @@ def _draw_agents(ax, rows, kinds, y):
     ax.hlines(y, 100*rows.low, 100*rows.high, color='black', linewidth=1)
     for (agent, kind), at in zip(kinds.items(), y, strict=True):
         look = KIND_LOOKS[kind]
-        ax.plot(100*rows.value[agent], at, markersize=5.5, markeredgecolor='black', markeredgewidth=.6, clip_on=False, zorder=3,
-                linestyle='none', **look)
+        ax.plot(100*rows.value[agent], at, markersize=5.5, markeredgecolor='black', markeredgewidth=.6, clip_on=False,
+                zorder=3, linestyle='none', **look)
         if 'published' not in rows: continue
-        ax.plot(100*rows.published.astype(float)[agent], at-.36, color='white', markeredgecolor=look['color'], markeredgewidth=1.2,
-                marker=look['marker'], markersize=4.5, linestyle='none', clip_on=False, zorder=2)
+        hollow = look | dict(color='white', markeredgecolor=look['color'], markeredgewidth=1.2, markersize=4.5)
+        ax.plot(100*rows.published.astype(float)[agent], at-.36, linestyle='none', clip_on=False, zorder=2, **hollow)
     ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['agents_table', 'non_inferiority_table', 'compare_rules', 'reader_points', 'confusion_counts']
 
-# %% ../../nbs/results/reader_tables.ipynb #4fe2beaf
+# %% ../../nbs/results/reader_tables.ipynb #6d3c6d88
 import numpy as np
 import pandas as pd
 
-from ..analysis.readers import check_readings, combine_views, evaluate_readers, merits, non_inferiority, obuchowski_rockette
+from ..analysis.readers import (
+    check_readings, combine_views, evaluate_readers, merits, non_inferiority, obuchowski_rockette)
 from ..analysis.significance import adjust
 from .reader_cases import RULES
 
@@ -19,7 +20,7 @@ def agents_table(
     metrics:tuple=('accuracy', 'precision', 'recall', 'specificity', 'f1', 'kappa'), # of `evaluate`
     average:str='Average reader', # what to call the mean of the readers
     **options, # `resamples`, `confidence` and `seed` of the intervals
-)->pd.DataFrame: # model (the agent), kind ('reader', 'average' or 'model'), metric, value, low, high, n, positives, note, ...
+)->pd.DataFrame: # model (the agent), kind ('reader', 'average' or 'model'), and the columns of `evaluate`
     "Every reader by both rules, their averages where there are several readers, and every model"
     readers, options = agents[agents.kind=='reader'], dict(metrics=metrics) | options
     means = {f'{average}, {o}': readers[readers.rule==o] for o in RULES} | {average: readers}
@@ -28,7 +29,7 @@ def agents_table(
         averaged = {name: evaluate_readers(d, average=name, **options) for name, d in means.items()}
         rows += [d[d.reader==name] for name, d in averaged.items()]
     kind = agents.drop_duplicates('reader').set_index('reader').kind.to_dict() | dict.fromkeys(means, 'average')
-    order = [*readers.sort_values('reader', kind='stable').reader.unique(), *means, *agents[agents.kind=='model'].reader.unique()]
+    order = [*sorted(readers.reader.unique()), *means, *agents[agents.kind=='model'].reader.unique()]
     table = pd.concat(rows, ignore_index=True).rename(columns=dict(reader='model'))
     rank = table.model.map({o: i for i, o in enumerate(order)})
     table.insert(1, 'kind', table.model.map(kind))
@@ -41,7 +42,7 @@ def non_inferiority_table(
     rules:tuple=RULES, # how the readers' views are combined
     merits:tuple=('accuracy', 'sensitivity', 'specificity'), # figures of merit
     confidence:float=0.95, # two-sided
-)->pd.DataFrame: # model, rule, merit, sample, value, mean_reader, difference, low, high, margin, p, p_holm, verdict, note
+)->pd.DataFrame: # model, rule, merit, sample, value, mean_reader, difference, low, high, margin, p, p_holm, ...
     "Non-inferiority of each model to the readers, for these readers and for readers to come"
     res = []
     for rule in rules:
@@ -49,8 +50,10 @@ def non_inferiority_table(
         for name, own in agents[agents.kind=='model'].groupby('reader', sort=False):
             for merit, sample in ((o, s) for o in merits for s in ('fixed', 'random')):
                 found = non_inferiority(readers, own, margin, merit, sample, confidence)
-                res.append(dict(model=name, rule=rule, merit=merit, sample=sample, value=found['model'], mean_reader=found['readers'],
-                                **{o: found[o] for o in ('difference', 'low', 'high', 'margin', 'p', 'verdict', 'note')}))
+                question = dict(model=name, rule=rule, merit=merit, sample=sample)
+                values = dict(value=found['model'], mean_reader=found['readers'])
+                columns = ('difference', 'low', 'high', 'margin', 'p', 'verdict', 'note')
+                res.append(question | values | {o: found[o] for o in columns})
     res = pd.DataFrame(res)
     res.insert(res.columns.get_loc('p')+1, 'p_holm', res.groupby(['rule', 'merit', 'sample']).p.transform(adjust))
     return res
@@ -69,7 +72,8 @@ def compare_rules(
         values, cov = merits(both, merit)
         mean = values.mean(axis=1).to_dict()
         for sample in ('fixed', 'random'):
-            row = obuchowski_rockette(values, cov, sample, confidence)['differences'].iloc[0] # of conjunction minus disjunction
+            # the analysis takes conjunction minus disjunction
+            row = obuchowski_rockette(values, cov, sample, confidence)['differences'].iloc[0]
             note = '' if row.se > 0 else 'no variance, or a class is absent'
             if alone and sample=='random': note = 'one reader says nothing of readers to come'
             numbers = dict(se=row.se, df=row.df, low=-row.high, high=-row.low, p=row.p)
@@ -95,4 +99,5 @@ def confusion_counts(
     "The confusion matrix of every agent, readers first"
     names = [*sorted(agents[agents.kind=='reader'].reader.unique()), *agents[agents.kind=='model'].reader.unique()]
     calls = {o: agents[agents.reader==o] for o in names}
-    return {o: pd.crosstab(d.truth, d.rating).reindex(index=[0, 1], columns=[0, 1], fill_value=0).to_numpy() for o, d in calls.items()}
+    both = dict(index=[0, 1], columns=[0, 1], fill_value=0) # a class or a call may be absent
+    return {o: pd.crosstab(d.truth, d.rating).reindex(**both).to_numpy() for o, d in calls.items()}

@@ -28,4 +28,5 @@ def sizes_text(
     sizes:pd.DataFrame, # from `sizes_table`
 )->str: # `wrist 260 cases (75 with a fracture) of 243 patients, ...`
     "The test cases of every target in words"
-    return ', '.join(f'{o.target} {o.n} ({o.positives} with a fracture) of {o.patients} patients' for o in sizes.itertuples())
+    return ', '.join(f'{o.target} {o.n} ({o.positives} with a fracture) of {o.patients} patients'
+                     for o in sizes.itertuples())

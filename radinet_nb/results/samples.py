@@ -39,7 +39,8 @@ def choose_samples(
     rows = studies.assign(why=why.to_numpy(), note=[_sample_note(o) for o in studies.to_dict('records')])
     rows = rows.sample(frac=1, random_state=seed).sort_values('view', key=lambda v: v != 'pair', kind='stable')
     # one of each reason before a second of any
-    noisy = rows[rows['why'] != ''].assign(turn=lambda o: o.groupby('why').cumcount()).sort_values('turn', kind='stable')
+    noisy = rows[rows['why'] != '']
+    noisy = noisy.assign(turn=noisy.groupby('why').cumcount()).sort_values('turn', kind='stable')
     noisy = noisy.assign(note=noisy['why']+': '+noisy['note'])
     calm = rows[rows['why'] == '']
     groups = {'(a) no fracture': calm[calm['label'] == 0], '(b) fracture': calm[calm['label'] == 1], '(c) noisy': noisy}

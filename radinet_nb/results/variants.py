@@ -22,7 +22,7 @@ def identity_of(
     raise InputError('this run records no chain or no target', where=run.folder,
                      mend='give the stage its parameters `chain` and `target`')
 
-# %% ../../nbs/results/variants.ipynb #7e667931
+# %% ../../nbs/results/variants.ipynb #76390ad2
 def variant_pairs(
     runs:list, # of models and of their variants, any number of seeds
     variant:str, # which, such as `minimal` or `staged`
@@ -30,10 +30,10 @@ def variant_pairs(
     "Every model that was trained again as this variant"
     models = by_model([r for r in runs if not r.params.get('variant')])
     variants = [r for r in runs if r.params.get('variant') == variant]
-    pairs = {name: (own, [r for r in variants if identity_of(r) == identity_of(own[0])]) for name, own in models.items()}
-    return {name: pair for name, pair in pairs.items() if pair[1]}
+    again = {name: [r for r in variants if identity_of(r) == identity_of(own[0])] for name, own in models.items()}
+    return {name: (own, again[name]) for name, own in models.items() if again[name]}
 
-# %% ../../nbs/results/variants.ipynb #7ae1b1f4
+# %% ../../nbs/results/variants.ipynb #8f1d536b
 def variant_differences(
     own:list, # runs of a model
     other:list, # runs of its variant
@@ -44,17 +44,18 @@ def variant_differences(
     "A model and its variant, paired by patient"
     own_name, other_name = (o[0].record['name'] for o in (own, other))
     value = model_table(own + other, metrics, **options).set_index(['model', 'metric']).value
-    table = paired_differences(own + other, own_name if minus_variant else other_name, metrics, **options).drop(columns='baseline')
+    best = own_name if minus_variant else other_name
+    table = paired_differences(own + other, best, metrics, **options).drop(columns='baseline')
     for i, (column, name) in enumerate((('own', own_name), ('other', other_name))):
         table.insert(1 + i, column, [value[name, o] for o in table.metric])
     return table
 
-# %% ../../nbs/results/variants.ipynb #969c3514
+# %% ../../nbs/results/variants.ipynb #e0dcf1da
 def schedules_table(
     runs:list, # runs of models by the paper's schedule, and of their variant `staged`
     metrics:tuple=('accuracy', 'auc'), # which
     **options, # of `paired_differences`
-)->pd.DataFrame: # model, metric, paper, staged, difference, low, high, p, seeds, epochs_paper, epochs_staged, seconds_paper, seconds_staged
+)->pd.DataFrame: # model, metric, paper, staged, difference, low, high, p, seeds; epochs and seconds of both
     "Each model by the staged schedule minus the same by the paper's, paired by patient"
     res = []
     for name, (own, other) in variant_pairs(runs, 'staged').items():
@@ -62,6 +63,6 @@ def schedules_table(
         cost = {f'{what}_{k}': float(np.mean([r.record[what] for r in group]))
                 for what in ('epochs', 'seconds') for k, group in (('paper', own), ('staged', other))}
         res.append(table.rename(columns=dict(own='paper', other='staged')).assign(model=name, seeds=len(own), **cost))
-    columns = ['model', 'metric', 'paper', 'staged', 'difference', 'low', 'high', 'p', 'seeds', 'epochs_paper', 'epochs_staged',
-               'seconds_paper', 'seconds_staged']
+    columns = ['model', 'metric', 'paper', 'staged', 'difference', 'low', 'high', 'p', 'seeds', 'epochs_paper',
+               'epochs_staged', 'seconds_paper', 'seconds_staged']
     return pd.concat(res, ignore_index=True)[columns] if res else pd.DataFrame(columns=columns)

@@ -11,10 +11,10 @@ import pandas as pd
 from ...evidence.published import with_published
 from ...results.reader_tables import agents_table
 
-# %% ../../../nbs/papers/karam2021/clinical_tables.ipynb #219b948d
+# %% ../../../nbs/papers/karam2021/clinical_tables.ipynb #ebc35d20
 #: the networks of Table 6, in its order: the name of a run -> what the table calls it
-TABLE6 = {'RadiNet_wrist_minimal': 'RadiNet_wrist on Wrist_minimal', 'RadiNet_wrist': 'RadiNet_wrist', 'ImageNet_wrist': 'ImageNet_wrist',
-          'RadiNetRand_wrist': 'RadiNetRand_wrist', 'WristNet': 'WristNet'}
+TABLE6 = {'RadiNet_wrist_minimal': 'RadiNet_wrist on Wrist_minimal', 'RadiNet_wrist': 'RadiNet_wrist',
+          'ImageNet_wrist': 'ImageNet_wrist', 'RadiNetRand_wrist': 'RadiNetRand_wrist', 'WristNet': 'WristNet'}
 
 def in_table6_order(
     models:dict, # name of a run -> anything
@@ -31,7 +31,8 @@ def clinical_table(
     "Every agent and the average radiologist, published values beside ours (karam2021, Table 6)"
     table = agents_table(agents, average='Average radiologist', **options)
     table = with_published(table, 'karam2021', 'table6')
-    return table[['model', 'kind', 'metric', 'value', 'low', 'high', 'published', 'published_note', 'n', 'positives', 'note']]
+    return table[['model', 'kind', 'metric', 'value', 'low', 'high', 'published', 'published_note', 'n', 'positives',
+                  'note']]
 
 # %% ../../../nbs/papers/karam2021/clinical_tables.ipynb #3e9e6f3c
 def table6_lines(

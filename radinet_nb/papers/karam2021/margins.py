@@ -30,7 +30,7 @@ def matrix_for(
     why = f'accuracy {span(accuracy)} and F1 {span(f1)} {consequence}, stated {span(kappa)}'
     return dict(possible=possible, why=why)
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #05617f28
+# %% ../../../nbs/papers/karam2021/margins.ipynb #f4b6992a
 def margin_readings(
     rounding:str='nearest', # of the printed numbers, as in `printed_interval`; 'any' also lets them be cut off
 )->pd.DataFrame: # model, metric, margin, points, relative, points_possible, relative_possible, note, why
@@ -38,7 +38,8 @@ def margin_readings(
     rows = published('karam2021')
     printed = rows[(rows['item'] == 'fig10') & (rows.basis == 'printed')]
     top = printed[printed.model == 'RadiNet_wrist'].set_index('metric').value
-    stated = printed[printed.metric.str.startswith('margin_')].assign(metric=lambda d: d.metric.str.removeprefix('margin_'))
+    stated = printed[printed.metric.str.startswith('margin_')]
+    stated = stated.assign(metric=stated.metric.str.removeprefix('margin_'))
     elsewhere = rows[(rows['item'] != 'fig10') & (rows.basis == 'printed') & (rows.dataset == 'wrist (hospital)')]
     res = []
     for model, group in stated.groupby('model', sort=False):
@@ -50,7 +51,8 @@ def margin_readings(
             also = elsewhere[(elsewhere.model == model) & (elsewhere.metric == k)]
             note = _margin_note(top[k], m, possible['points'], also)
             res.append(dict(model=model, metric=k, margin=m/100, points=(top[k] - m)/100, relative=top[k]/(100 + m),
-                            points_possible=possible['points'], relative_possible=possible['relative'], note=note, why=why))
+                            points_possible=possible['points'], relative_possible=possible['relative'], note=note,
+                            why=why))
     return pd.DataFrame(res)
 
 def _possible_readings(top, margin, rounding)->dict: # `points` and `relative` to what `matrix_for` says
@@ -66,11 +68,11 @@ def _margin_note(top, margin, points_possible, elsewhere)->str:
     if not points_possible: note += ', for which accuracy, F1 and kappa have no common matrix'
     return note + ''.join(f'; the {o["item"]} states {o["value"]:g}' for o in elsewhere.to_dict('records'))
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #5e433977
+# %% ../../../nbs/papers/karam2021/margins.ipynb #647f3471
 def possible_reading(
     readings:pd.DataFrame, # from `margin_readings`
 )->str: # `points` or `relative`
-    "The reading under which every model has a confusion matrix; points, as the text writes, where both have or neither has"
+    "The reading under which every model has a confusion matrix; points, as the text writes, where that decides nothing"
     points, relative = readings.points_possible.all(), readings.relative_possible.all()
     return 'relative' if relative and not points else 'points'
 
@@ -81,12 +83,12 @@ def in_order(
     "Runs in the order of Table 2; other models come last"
     return [r for group in by_model(runs, MODELS).values() for r in group]
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #8735dfe6
+# %% ../../../nbs/papers/karam2021/margins.ipynb #460b220b
 def performance_table(
     runs:list, # runs of all models
     metrics:tuple=FIG10, # which
     **options, # of `model_table`
-)->pd.DataFrame: # as `model_table`, with published, published_note, and the published value under both readings of a margin
+)->pd.DataFrame: # as `model_table`, with published, published_note, published_points, published_relative
     "Every metric of every model with the published value beside it (karam2021, Fig. 10)"
     table = with_published(model_table(in_order(runs), metrics, **options), 'karam2021', 'fig10')
     readings = margin_readings()
@@ -99,11 +101,11 @@ def performance_table(
     return table[['model', 'metric', 'value', 'low', 'high', 'published', 'published_note', 'published_points',
                   'published_relative', 'seeds', 'seed_sd', 'threshold', 'n', 'positives', 'patients', 'note']]
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #78e61f5c
+# %% ../../../nbs/papers/karam2021/margins.ipynb #878cbaa2
 def differences(
     runs:list, # runs of the four models
     **options, # of `paired_differences`
-)->pd.DataFrame: # as `paired_differences`, with stated, stated_points, stated_relative: the difference that the margin means
+)->pd.DataFrame: # as `paired_differences`, with stated, stated_points, stated_relative: what the margin means
     "The paired difference of RadiNet_wrist to each baseline, with the published margin as a difference"
     table = paired_differences(in_order(runs), 'RadiNet_wrist', **dict(metrics=FIG10) | options)
     readings = margin_readings()

@@ -19,8 +19,9 @@ def target_chains(
     names = [f'{target.capitalize()}Net' if before == 'none' else f'{before}_{target}' for before in PRETRAINING]
     return {name: (*stages, target) for name, stages in zip(names, PRETRAINING.values(), strict=True)}
 
-# %% ../../../nbs/papers/karam2021/models.ipynb #6505c526
-CHAINS = {'General': ('general',), 'RadiNetRand': ('radiology',), 'RadiNet': ('general', 'radiology')} | target_chains('wrist')
+# %% ../../../nbs/papers/karam2021/models.ipynb #e03716f2
+CHAINS = {'General': ('general',), 'RadiNetRand': ('radiology',), 'RadiNet': ('general', 'radiology'),
+          **target_chains('wrist')}
 MODELS = [name for name, chain in CHAINS.items() if chain[-1] == 'wrist'] # the four that Fig. 10 compares
 
 # %% ../../../nbs/papers/karam2021/models.ipynb #1bd4b4ca

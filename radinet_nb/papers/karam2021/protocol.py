@@ -24,8 +24,8 @@ def models_table(
 )->pd.DataFrame: # network, initialization, training, published_initialization, published_training, agrees
     "Our chains beside the five models of Table 2"
     return pd.DataFrame([dict(network=k, initialization=source_of(k, chains) or 'random', training=chains[k][-1],
-                              published_initialization=initialization, published_training=training, agrees=chains[k] == stages)
-                         for k, (initialization, training, stages) in TABLE2.items()])
+                              published_initialization=initialization, published_training=training,
+                              agrees=chains[k] == stages) for k, (initialization, training, stages) in TABLE2.items()])
 
 # %% ../../../nbs/papers/karam2021/protocol.ipynb #259aeffe
 def protocol_table(

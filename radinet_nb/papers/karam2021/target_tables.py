@@ -7,6 +7,8 @@ __all__ = ['TABLE4', 'PRINTED', 'by_target', 'by_pretraining', 'targets_table', 
            'baseline_table', 'targets_figure', 'stated_margins', 'ablation_table']
 
 # %% ../../../nbs/papers/karam2021/target_tables.ipynb #2368cfd5
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -20,7 +22,8 @@ from ...results.performance_figures import performance_key
 from ...results.variants import variant_differences, variant_pairs
 
 TABLE4 = ('accuracy', 'precision', 'recall', 'f1', 'kappa', 'auc')
-PRINTED = {'wrist': 'Wrist_MURA', 'finger': 'Finger', 'shoulder': 'Shoulder', 'elbow': 'Elbow'} # what Table 4 calls them
+#: what Table 4 calls its targets
+PRINTED = {'wrist': 'Wrist_MURA', 'finger': 'Finger', 'shoulder': 'Shoulder', 'elbow': 'Elbow'}
 
 # %% ../../../nbs/papers/karam2021/target_tables.ipynb #40d44db7
 def by_target(
@@ -50,9 +53,10 @@ def targets_table(
         for pretraining, own in by_pretraining(group).items():
             table = model_table(own, TABLE4, **options)
             res.append(table.assign(target=target, dataset=PRINTED.get(target, target), model=pretraining))
-    table = with_published(pd.concat(res, ignore_index=True), 'karam2021', 'table4').rename(columns={'model': 'pretraining'})
-    return table[['target', 'pretraining', 'metric', 'value', 'low', 'high', 'published', 'seeds', 'seed_sd', 'threshold',
-                  'n', 'positives', 'patients', 'note']]
+    table = with_published(pd.concat(res, ignore_index=True), 'karam2021', 'table4')
+    return table.rename(columns={'model': 'pretraining'})[[
+        'target', 'pretraining', 'metric', 'value', 'low', 'high', 'published', 'seeds', 'seed_sd', 'threshold', 'n',
+        'positives', 'patients', 'note']]
 
 # %% ../../../nbs/papers/karam2021/target_tables.ipynb #874acbb9
 def table4_layout(
@@ -85,8 +89,8 @@ def targets_differences(
         ordered = [r for own in groups.values() for r in own]
         table = paired_differences(ordered, groups['RadiNet'][0].record['name'], metrics, **options)
         table = table.assign(target=target, baseline=table.baseline.map(names))
-        def stated(model, metric, dataset=PRINTED.get(target, target)): return printed.get((dataset, model, metric), np.nan)
-        gap = [stated('RadiNet', o.metric) - stated(o.baseline, o.metric) for o in table.itertuples()]
+        theirs = {k: printed.get((PRINTED.get(target, target), *k), np.nan) for k in product(PRETRAINING, metrics)}
+        gap = [theirs['RadiNet', o.metric] - theirs[o.baseline, o.metric] for o in table.itertuples()]
         res.append(table.assign(stated=gap))
     if not res: return pd.DataFrame(columns=columns)
     table = pd.concat(res, ignore_index=True)
@@ -98,7 +102,8 @@ def baseline_table(
     table:pd.DataFrame, # from `targets_table`
 )->pd.DataFrame: # target, accuracy, kappa (each with interval), published_accuracy, mura_baseline_kappa
     "Table 5: RadiNet's accuracy and kappa a target beside the published accuracy and what the paper calls MURA's"
-    rows = published('karam2021', 'table5').assign(target=lambda d: d.dataset.str.lower()).set_index(['model', 'target']).value/100
+    rows = published('karam2021', 'table5')
+    rows = rows.assign(target=rows.dataset.str.lower()).set_index(['model', 'target']).value/100
     res = []
     for target, group in table[table.pretraining == 'RadiNet'].groupby('target', sort=False):
         group = group.set_index('metric')
@@ -118,7 +123,8 @@ def targets_figure(
     rows = table[table.metric == metric]
     targets, looks = list(dict.fromkeys(rows.target)), looks_of(list(PRETRAINING), looks)
     with style():
-        fig, axes = plt.subplots(1, len(targets), figsize=(7 if len(targets) > 1 else 3.8, 3), sharey=True, squeeze=False)
+        size = (7 if len(targets) > 1 else 3.8, 3)
+        fig, axes = plt.subplots(1, len(targets), figsize=size, sharey=True, squeeze=False)
         for ax, target in zip(axes[0], targets, strict=True):
             _draw_target(ax, rows[rows.target == target], looks)
             if metric == 'auc': ax.axhline(.5, color='0.7', lw=.8, ls=':')
@@ -157,8 +163,11 @@ def ablation_table(
     "Each model with report labels minus the same without, paired by patient, beside the margin that the text states"
     stated, res = stated_margins(), []
     for name, (own, other) in variant_pairs(runs, 'minimal').items():
-        table = variant_differences(own, other, metrics, **options).rename(columns=dict(own='with_labels', other='without'))
-        learned = {f'train_{k}': o[0].record.get('rows', {}).get('train') for k, o in (('with', own), ('without', other))}
+        table = variant_differences(own, other, metrics, **options)
+        table = table.rename(columns=dict(own='with_labels', other='without'))
+        learned = dict(train_with=own[0], train_without=other[0])
+        learned = {k: o.record.get('rows', {}).get('train') for k, o in learned.items()}
         res.append(table.assign(model=name, stated=[stated.get((name, o), np.nan) for o in table.metric], **learned))
-    columns = ['model', 'metric', 'with_labels', 'without', 'difference', 'low', 'high', 'p', 'stated', 'train_with', 'train_without']
+    columns = ['model', 'metric', 'with_labels', 'without', 'difference', 'low', 'high', 'p', 'stated', 'train_with',
+               'train_without']
     return pd.concat(res, ignore_index=True)[columns] if res else pd.DataFrame(columns=columns)
