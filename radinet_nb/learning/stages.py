@@ -39,11 +39,15 @@ class Stage:
     leaks:str = 'refuse' # where the chain has seen validation or test rows: see `data.leaks.audit_stage`
     folds:int = 0 # folds of the training and validation part; 0: the table's own split
     fold:int = 0 # which of them validates, from 0
+    chain:tuple = () # names of the stages of its chain in order, this one last
+    target:str = '' # what the chain ends on, such as `wrist`; empty: it is no last stage
+    variant:str = '' # in what it differs from the model of the same chain, such as `staged`
 
     def __post_init__(self):
         network = NetworkSpec(self.network) if isinstance(self.network, str) else self.network
         phases = tuple(Phase(**o) if isinstance(o, dict) else o for o in self.schedule)
-        made = dict(start=str(self.start), task=task_named(self.task), network=network, parts=tuple(self.parts))
+        made = dict(start=str(self.start), task=task_named(self.task), network=network, parts=tuple(self.parts),
+                    chain=tuple(self.chain))
         for k, v in made.items(): object.__setattr__(self, k, v)
         object.__setattr__(self, 'schedule', phases or tuple(paper_schedule(random_start=not self.start)))
 

@@ -15,7 +15,8 @@ from ...data.studies import read_studies
 from ...learning.general import Fractals, pretrain_fractals
 from ...learning.stages import Stage, stage_from_parameters
 from ...learning.transfer import run_chain
-from .models import CHAINS, MODELS, source_of
+from .models import CHAINS, MODELS
+from ...results.chains import source_of
 
 # %% ../../../nbs/papers/karam2021/tiny.ipynb #88d6f8e6
 def tiny_stages(
@@ -24,8 +25,10 @@ def tiny_stages(
     "All stages of Table 2 but the general one, with the shortest schedule"
     tasks = {'radiology': dict(task='body_part'), 'wrist': dict(task='fracture', parts=['wrist'])}
     small = dict(backbone='densenet51', warmup=0, epochs=1, lr=.003)
-    starts = {name: source_of(name) for name in CHAINS if name != 'General'}
-    return [stage_from_parameters(small | tasks[CHAINS[name][-1]] | dict(name=name, source=str(general) if start == 'General' else start))
+    starts = {name: source_of(name, CHAINS) for name in CHAINS if name != 'General'}
+    return [stage_from_parameters(small | tasks[CHAINS[name][-1]] | dict(
+                name=name, source=str(general) if start == 'General' else start, chain=list(CHAINS[name]),
+                target='wrist' if CHAINS[name][-1] == 'wrist' else ''))
             for name, start in starts.items()]
 
 # %% ../../../nbs/papers/karam2021/tiny.ipynb #c9b5b845
