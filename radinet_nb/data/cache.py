@@ -49,7 +49,7 @@ def file_stamps(
 
 # %% ../../nbs/data/cache.ipynb #e5fb3015
 class ImageCache:
-    "Images at the training size: `cache[rows]` is uint8, N x H x W; `paths` and `unreadable` list what is in and what not"
+    "Images at the training size: `cache[rows]` is uint8, N x H x W; `paths` are in it, `unreadable` could not be read"
     def __init__(self,
         folder, # that `build_cache` wrote
     ):

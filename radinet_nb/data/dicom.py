@@ -159,10 +159,11 @@ def names_in(
     ds, # a pydicom data set
 )->set: # of text
     "Names and identifiers in a header, of every person in it"
+    from pydicom.multival import MultiValue
     ids = ('PatientID', 'OtherPatientIDs', 'AccessionNumber', 'StudyID', 'InstitutionName', 'InstitutionAddress',
            'PatientAddress', 'PatientTelephoneNumbers')
     found = [e.value for e in ds if e.VR == 'PN'] + [ds.get(k) for k in ids]
-    return {str(o) for v in found if v for o in (v if isinstance(v, list | tuple) else [v])}
+    return {str(o) for v in found if v for o in (v if isinstance(v, list | tuple | MultiValue) else [v])}
 
 # %% ../../nbs/data/dicom.ipynb #a4b09cbc
 def is_synthetic(
