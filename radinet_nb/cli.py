@@ -154,7 +154,7 @@ def ingest_command(
         task = bar.add_task('files', total=None)
         account = ingest(export, out, key, pixels=pixels, jobs=jobs or None, window=chosen, views=views,
                          image_format=image_format,
-                         tell=lambda n, total: bar.update(task, completed=n, total=total))
+                         progress=lambda n, total: bar.update(task, completed=n, total=total))
     for what, count in account.items(): print(f'{what:30} {count}')
 
 # %% ../nbs/cli.ipynb #9c999b20

@@ -4,7 +4,7 @@ import pytest
 
 from radinet_nb.analysis.metrics import evaluate
 from radinet_nb.data.cache import build_cache, pair_views
-from radinet_nb.data.collections import hospital_key, read_hospital
+from radinet_nb.data.hospital import hospital_key, read_hospital
 from radinet_nb.data.studies import split_studies
 from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.learning.transfer import train_stage

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from radinet_nb.synthetic.dicom_files import write_dicom
 
-from radinet_nb.data.dicom import read_dicom
+from radinet_nb.data.gray_values import read_dicom
 from radinet_nb.data.images import read_picture
 from radinet_nb.data.ingest import ingest
 from radinet_nb.data.runs import peak_memory
 from radinet_nb.errors import InputError
+from radinet_nb.synthetic.dicom_files import write_dicom
 
 count = int(os.environ.get('RADINET_DAMAGED', 100))
 real = Path(os.environ.get('RADINET_DATA', Path(__file__).resolve().parents[2]/'shared'/'data'))/'dicom'

@@ -1,4 +1,4 @@
-"The room data: properties of splits and fingerprints, and the reading of real collections where they are at hand"
+"The data wing: properties of splits and fingerprints, and the reading of real collections where they are at hand"
 import os
 from pathlib import Path
 
@@ -6,16 +6,23 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from radinet_nb.synthetic.dicom_files import write_dicom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from radinet_nb.data.dicom import pad_resize, read_dicom, read_header
-from radinet_nb.data.studies import check_disjoint, columns, read_studies, split_studies, splits, study_table, validate, write_studies
+from radinet_nb.data.dicom import names_in
+from radinet_nb.data.gray_values import read_dicom
+from radinet_nb.data.guard import check_disjoint
+from radinet_nb.data.headers import read_header
+from radinet_nb.data.images import pad_resize
+from radinet_nb.data.schema import columns, splits
+from radinet_nb.data.studies import read_studies, split_studies, study_table, validate, write_studies
 from radinet_nb.errors import InputError
+from radinet_nb.synthetic.dicom_files import write_dicom
 
 real = Path(os.environ.get('RADINET_DATA', Path(__file__).resolve().parents[2]/'shared'/'data'))
-views = st.tuples(st.integers(0, 30), st.integers(0, 2), st.sampled_from(['wrist', 'hand', 'elbow']), st.sampled_from([0, 1, None]))
+views = st.tuples(st.integers(0, 30), st.integers(0, 2), st.sampled_from(['wrist', 'hand', 'elbow']),
+                  st.sampled_from([0, 1, None]))
+several_patients = st.lists(views, min_size=3, max_size=80).filter(lambda o: len({r[0] for r in o}) >= 3)
 
 
 def table(rows, **kwargs):
@@ -24,7 +31,7 @@ def table(rows, **kwargs):
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(views, min_size=3, max_size=80).filter(lambda o: len({r[0] for r in o}) >= 3), st.integers(0, 9))
+@given(several_patients, st.integers(0, 9))
 def test_split_keeps_patients_whole_fills_every_side_and_ignores_row_order(rows, seed):
     cohort = split_studies(table(rows), seed=seed)
     assert cohort.groupby('patient').split.nunique().max() == 1
@@ -35,8 +42,8 @@ def test_split_keeps_patients_whole_fills_every_side_and_ignores_row_order(rows,
 
 def test_split_holds_shares_and_prevalence_on_a_large_cohort():
     rng = np.random.default_rng(0)
-    rows = [(p, s, part, int(rng.random() < rate)) for p in range(3000) for part,rate in [[('wrist', .4), ('hand', .2)][p % 3 == 0]]
-            for s in range(1+(p % 5 == 0))]
+    rows = [(p, s, part, int(rng.random() < rate)) for p in range(3000)
+            for part,rate in [[('wrist', .4), ('hand', .2)][p % 3 == 0]] for s in range(1+(p % 5 == 0))]
     cohort = split_studies(table(rows))
     assert np.allclose(cohort.split.value_counts(normalize=True)[list(splits)], [.8, .1, .1], atol=.002)
     rates = cohort.groupby(['body_part', 'split']).label.mean().unstack()
@@ -63,15 +70,17 @@ def test_tables_survive_the_disk(tmp_path):
 
 
 ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-syntaxes = dict(implicit=dict(syntax=pydicom.uid.ImplicitVRLittleEndian), explicit=dict(syntax=pydicom.uid.ExplicitVRLittleEndian),
-                big=dict(syntax=pydicom.uid.ExplicitVRBigEndian), deflated=dict(syntax=pydicom.uid.DeflatedExplicitVRLittleEndian),
-                rle=dict(compress=pydicom.uid.RLELossless), j2k=dict(compress=pydicom.uid.JPEG2000Lossless))
+syntaxes = dict(
+    implicit=dict(syntax=pydicom.uid.ImplicitVRLittleEndian), explicit=dict(syntax=pydicom.uid.ExplicitVRLittleEndian),
+    big=dict(syntax=pydicom.uid.ExplicitVRBigEndian), deflated=dict(syntax=pydicom.uid.DeflatedExplicitVRLittleEndian),
+    rle=dict(compress=pydicom.uid.RLELossless), j2k=dict(compress=pydicom.uid.JPEG2000Lossless))
 
 
 @pytest.mark.parametrize('name', syntaxes)
 def test_every_transfer_syntax_gives_the_same_pixels(name, tmp_path):
     file = write_dicom(tmp_path/'x', ramp, BitsStored=12, HighBit=11, **syntaxes[name])
-    assert pydicom.dcmread(file).file_meta.TransferSyntaxUID == (syntaxes[name].get('compress') or syntaxes[name]['syntax'])
+    expected = syntaxes[name].get('compress') or syntaxes[name]['syntax']
+    assert pydicom.dcmread(file).file_meta.TransferSyntaxUID == expected
     assert (read_dicom(file) == (ramp/4095*255+.5).astype(np.uint8)).all()
 
 
@@ -83,7 +92,8 @@ def test_signed_rescaled_inverted_and_windowed_pixels_agree_with_pydicom(tmp_pat
         slope, start = rng.choice([.5, 1, 3]), rng.integers(-500, 500)
         file = write_dicom(tmp_path/f'{i}', px, BitsStored=12, HighBit=11, RescaleSlope=str(slope), RescaleIntercept=str(start),
                            WindowCenter=str(rng.integers(-900, 900)), WindowWidth=str(rng.integers(1, 3000)),
-                           VOILUTFunction=['LINEAR', 'LINEAR_EXACT', 'SIGMOID'][i % 3], PhotometricInterpretation=f'MONOCHROME{1+i % 2}')
+                           VOILUTFunction=['LINEAR', 'LINEAR_EXACT', 'SIGMOID'][i % 3],
+                           PhotometricInterpretation=f'MONOCHROME{1+i % 2}')
         ds = pydicom.dcmread(file)
         gray = (apply_voi_lut(apply_modality_lut(ds.pixel_array, ds), ds)-(-2048*slope+start))/(4095*slope)
         assert np.abs(read_dicom(file)-(gray if i % 2 else 1-gray)*255).max() <= .51
@@ -108,6 +118,14 @@ def test_real_files_decode_and_agree_between_codecs():
     with pytest.raises(InputError, match='cannot be decoded'): read_dicom(real/'dicom'/'RG2_JPLY.dcm')
     facts = read_header(real/'dicom'/'HAND_NM_Kakadu44_SOTmarkerincons.dcm', b'key')
     assert (facts['body_part'], facts['view']) == ('hand', 'frontal')
+
+
+def test_every_one_of_several_names_is_found_and_scrubbed():
+    from radinet_nb.data.identity import scrub
+    ds = pydicom.Dataset()
+    ds.PatientName, ds.OtherPatientNames, ds.OtherPatientIDs = 'Roe^Jane', ['Poe^Jane', 'Loe^Jane'], ['M-1', 'M-2']
+    assert names_in(ds) == {'Roe^Jane', 'Poe^Jane', 'Loe^Jane', 'M-1', 'M-2'}
+    assert scrub('Poe, formerly Loe (M-2): no fracture.', names_in(ds)) == '[name], formerly [name] ([name]): no fracture.'
 
 
 @settings(max_examples=20, deadline=None)
@@ -152,9 +170,10 @@ def test_the_command_line_ingests_pairs_views_and_refuses_other_options(tmp_path
     from radinet_nb.cli import main
     export, out, key = tmp_path/'export', tmp_path/'out', str(tmp_path/'key')
     for i in range(4):
-        write_dicom(export/f'{i}', np.roll(ramp, 9*i), StudyInstanceUID=f'1.2.{i//2}', PatientID=f'P{i//2}', ViewPosition=['PA', 'LL'][i % 2],
-                    Laterality=['L', None][i % 2])
-    write_dicom(export/'detail', ramp[:32], StudyInstanceUID='1.2.0', PatientID='P0', ViewPosition='AP', SOPInstanceUID='1.2.3.4')
+        write_dicom(export/f'{i}', np.roll(ramp, 9*i), StudyInstanceUID=f'1.2.{i//2}', PatientID=f'P{i//2}',
+                    ViewPosition=['PA', 'LL'][i % 2], Laterality=['L', None][i % 2])
+    write_dicom(export/'detail', ramp[:32], StudyInstanceUID='1.2.0', PatientID='P0', ViewPosition='AP',
+                SOPInstanceUID='1.2.3.4')
     call = ['ingest', str(export), str(out), '--key', key, '--pixels', '48', '--format', 'jpeg', '--jobs', '1']
     assert main(call) == 0
     assert 'cases                          2' in capsys.readouterr().out
@@ -173,7 +192,7 @@ def test_the_doctor_names_what_to_download_and_checks_layouts(tmp_path, capsys):
     from radinet_nb.cli import main
     (tmp_path/'mura').mkdir(); (tmp_path/'mura'/'readme').touch()
     assert main(['doctor', '--data', f"mura={tmp_path/'mura'}"]) == 0
-    said = capsys.readouterr().out
-    assert 'lacks train, valid' in said and 'no redistribution' in said and 'MURA-v1.1' in said
+    printed = capsys.readouterr().out
+    assert 'lacks train, valid' in printed and 'no redistribution' in printed and 'MURA-v1.1' in printed
     assert main(['doctor', '--data', 'muar=.']) == 2
     assert 'did you mean mura?' in capsys.readouterr().err

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from radinet_nb.data import leaks
+from radinet_nb.data import leaks, likeness
 from radinet_nb.data.cache import build_cache, pair_views
 from radinet_nb.data.images import image_thumbs
 from radinet_nb.data.leaks import audit_chain, audit_stage, find_leaks
@@ -39,7 +39,10 @@ def chain(tmp_path_factory):
 @pytest.fixture
 def in_process(monkeypatch):
     "Thumbs are read here, without processes: those are tested by the clean chain and where they are made"
-    monkeypatch.setattr(leaks, 'read_thumbs', lambda paths, jobs=None: (list(dict.fromkeys(paths)), np.stack([image_thumbs(p) for p in dict.fromkeys(paths)])))
+    def read_thumbs(paths, jobs=None):
+        paths = list(dict.fromkeys(paths))
+        return paths, np.stack([image_thumbs(p) for p in paths])
+    for room in leaks, likeness: monkeypatch.setattr(room, 'read_thumbs', read_thumbs)
 
 
 def planted(chain, kind):
@@ -61,8 +64,8 @@ def planted(chain, kind):
 
 
 def test_a_clean_chain_passes(chain):
-    kept, said = audit_chain(chain[1], jobs=1)
-    assert said == dict(leak_audit=dict(leaks={}, removed=dict(mura=0, atlas=0, hospital=0), images_compared=True, grouped_by_likeness=[]))
+    kept, record = audit_chain(chain[1], jobs=1)
+    assert record == dict(leak_audit=dict(leaks={}, removed=dict(mura=0, atlas=0, hospital=0), images_compared=True, grouped_by_likeness=[]))
     for k,t in chain[1].items(): pd.testing.assert_frame_equal(kept[k], t)
 
 
@@ -74,8 +77,8 @@ def test_a_planted_leak_is_found_refused_and_removed_on_the_training_side(chain,
     assert kind in set(found.kind) and set(found.table) | set(found.other_table) == {0, 2}
     if ids_only or kind == 'image':
         with pytest.raises(InputError, match=f'1 {kind}.*two sides of the split'): audit_chain(tables, images=not ids_only, jobs=1)
-    kept, said = audit_chain(tables, remove=True, images=not ids_only, jobs=1)
-    assert said['leak_audit']['removed'] == dict(mura=2, atlas=0, hospital=0) and said['leak_audit']['leaks'][kind] == 1
+    kept, record = audit_chain(tables, remove=True, images=not ids_only, jobs=1)
+    assert record['leak_audit']['removed'] == dict(mura=2, atlas=0, hospital=0) and record['leak_audit']['leaks'][kind] == 1
     assert len(kept['hospital']) == 16 and 'mura s2' not in set(kept['mura'].study)
 
 
@@ -84,9 +87,9 @@ def test_without_patients_a_grouping_is_demanded_and_can_be_computed(chain, in_p
     for t in tables.values(): t['grouping'], t['patient'] = 'image', t['path']
     with pytest.raises(InputError, match='atlas, hospital, mura knows no patients.*likeness'): audit_chain(tables)
     with pytest.raises(InputError, match="grouping='age' is unknown"): audit_chain(tables, grouping='age')
-    kept, said = audit_chain(tables, remove=True, grouping='likeness', jobs=1)
-    assert said['leak_audit']['grouped_by_likeness'] == ['atlas', 'hospital', 'mura']
-    assert said['leak_audit']['leaks']['mirrored image'] == 1 and said['leak_audit']['removed']['mura'] == 1
+    kept, record = audit_chain(tables, remove=True, grouping='likeness', jobs=1)
+    assert record['leak_audit']['grouped_by_likeness'] == ['atlas', 'hospital', 'mura']
+    assert record['leak_audit']['leaks']['mirrored image'] == 1 and record['leak_audit']['removed']['mura'] == 1
     assert set(kept['mura'].grouping) == {'likeness'}
 
 
@@ -98,8 +101,8 @@ def test_a_stage_is_held_against_what_its_chain_learned_from(chain, kind, tmp_pa
     cache = build_cache(cases, tmp_path/'cases', 16, jobs=1)
     by_ids = dict(nothing={}, patient=dict(patient=1), study=dict(study=1)).get(kind, {})
     if kind == 'nothing':
-        stays, said = audit_stage(learned, cases, cache)
-        assert said == dict(learned_from=len(mura), leaks={}, removed=dict(valid=0, test=0), images_compared=True) and len(stays) == 8
+        stays, record = audit_stage(learned, cases, cache)
+        assert record == dict(learned_from=len(mura), leaks={}, removed=dict(valid=0, test=0), images_compared=True) and len(stays) == 8
         # who only validated may validate again, and may not be tested on
         again = cases[cases.split == 'valid'].assign(cache=str(cache.folder))
         assert audit_stage(again, cases, cache)[1]['leaks'] == {}
@@ -108,8 +111,8 @@ def test_a_stage_is_held_against_what_its_chain_learned_from(chain, kind, tmp_pa
         with pytest.raises(InputError, match='the thumbs of the images .* are gone'): audit_stage(learned.assign(cache=str(tmp_path/'x')), cases, cache)
         return
     with pytest.raises(InputError, match=f'1 row by {kind}'): audit_stage(learned, cases, cache, where='wrist')
-    stays, said = audit_stage(learned, cases, cache, leaks='remove')
-    assert said['leaks'] == {kind: 1} and said['removed'] == dict(valid=0, test=1) and len(stays) == 7
+    stays, record = audit_stage(learned, cases, cache, leaks='remove')
+    assert record['leaks'] == {kind: 1} and record['removed'] == dict(valid=0, test=1) and len(stays) == 7
     if kind in by_ids:
         with pytest.raises(InputError, match=f'1 row by {kind}'): audit_stage(learned, cases, cache, leaks='ids')
     else: assert audit_stage(learned, cases, cache, leaks='ids')[1]['leaks'] == {}

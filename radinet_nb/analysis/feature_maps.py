@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
-from ..data.collections import upright_size
+from ..data.boxes import upright_size
 from ..data.dicom import is_dicom
 from ..errors import InputError
 

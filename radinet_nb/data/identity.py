@@ -19,9 +19,9 @@ from ..errors import InputError
 
 # %% ../../nbs/data/identity.ipynb #bb3df60d
 def read_key(
-    path, # the key file; made if there is none
-)->bytes:
-    "The hospital's key, made on first use"
+    path, # the key file: 32 random bytes in hexadecimal; made if there is none
+)->bytes: # at least 16
+    "The hospital's key, made on first use; `InputError` for a file that holds no key"
     path = Path(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def shift_date(
 
 # %% ../../nbs/data/identity.ipynb #b8c3d265
 months = 'jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec'
-patterns = [ # what it looks like, what is put in its place
+patterns = [ # regular expression, replacement
     (r'\b[\w.+-]+@[\w-]+(\.[\w-]+)+', '[mail]'),
     (r'\b\d{4}[-./]\d{1,2}[-./]\d{1,2}\b|\b\d{1,2}[-./]\d{1,2}[-./](\d{4}|\d{2})\b', '[date]'),
     (rf'\b\d{{1,2}}(st|nd|rd|th)?[ .-]*(of )?({months})[a-z]*[ .,-]*\d{{2,4}}\b', '[date]'),
@@ -64,17 +64,19 @@ patterns = [ # what it looks like, what is put in its place
     (r'(?<![\w.])\d(\.\d+){5,}\b', '[id]'),
     (r'\b[A-Za-z]{0,4}[-/]?\d{5,}\b|\+?\d[\d ()/-]{7,}\d', '[id]'),
     (r'\b(mrn|patient id|accession|id)( number| no\.?)?\s*[:#]?\s*(?=\S*\d)\S+', '[id]'),
-    (r'\b(Dr|Prof|Mr|Mrs|Ms|Miss|Drs|Doctor|Professor)\b\.?( (med|dent)\.)?( [A-Z]\.| [A-Z][\w\'-]+){1,3}', '[name]'),
+    (r'\b(Dr|Prof|Mr|Mrs|Ms|Miss|Drs|Doctor|Professor)\b\.?( (med|dent)\.)?( [A-Z]\.| [A-Z][\w\'-]+){1,3}',
+     '[name]'),
     (r'\b(9\d|1[01]\d)(?=[ -]*(years?|yrs?|y/?o)\b)', '90+')]
 rules = [(re.compile(p, 0 if what == '[name]' else re.I), what) for p,what in patterns]
 
 # %% ../../nbs/data/identity.ipynb #c6a19795
 def scrub(
-    text:str, # of a report
+    text:str, # text of a report
     known=(), # names and ids from the header of this study
 )->str:
-    "The text without what identifies"
+    "The text with names, ids, dates, mail addresses and very high ages replaced"
     words = {w for k in known for w in (str(k).strip(), *re.split(r'[\^=,\s]+', str(k))) if len(w.strip('.')) > 1}
-    for w in sorted(words, key=len, reverse=True): text = re.sub(rf'(?<!\w){re.escape(w)}(?!\w)', '[name]', text, flags=re.I)
+    for w in sorted(words, key=len, reverse=True):
+        text = re.sub(rf'(?<!\w){re.escape(w)}(?!\w)', '[name]', text, flags=re.I)
     for rule,what in rules: text = rule.sub(what, text)
     return text
