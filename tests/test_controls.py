@@ -9,6 +9,8 @@ from radinet_nb.data.studies import split_studies
 from radinet_nb.learning.transfer import train_stage
 from radinet_nb.synthetic.hospital import write_hospital
 
+recipe = dict(backbone='densenet51', warmup=0, lr=0.001, batch_size=16, augmentation=0.25, threads=1)
+
 
 @pytest.fixture(scope='module')
 def wrists(tmp_path_factory):
@@ -26,12 +28,12 @@ def auc(run):
 
 @pytest.mark.slow
 def test_obvious_fractures_are_learned(wrists):
-    found = auc(train_stage(*wrists, backbone='densenet51', warmup=0, epochs=9, lr=0.001, batch_size=16, augmentation=0.25, threads=1))
+    found = auc(train_stage(*wrists, epochs=9, **recipe))
     print(found.to_dict())
     assert found.value >= 0.95, found
 
 
 @pytest.mark.slow
 def test_permuted_labels_are_not(wrists):
-    found = auc(train_stage(*wrists, backbone='densenet51', warmup=0, epochs=3, lr=0.001, batch_size=16, augmentation=0.25, threads=1, shuffle_labels=True))
+    found = auc(train_stage(*wrists, epochs=3, shuffle_labels=True, **recipe))
     assert found.low <= 0.5 <= found.high, found
