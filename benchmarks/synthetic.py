@@ -40,8 +40,11 @@ def hospital(scale, **knobs):
 
 
 def paper():
-    from radinet_nb.synthetic.hospital import karam2021
-    return hospital(11112, pixels=256, **karam2021 | dict(records=256))
+    import yaml
+
+    from radinet_nb.data.notebooks import checkout
+    knobs = yaml.safe_load((checkout(here)/'nbs'/'papers'/'karam2021'/'hospital.yaml').read_text(encoding='utf-8'))['hospital']
+    return hospital(knobs['records'], pixels=256, **knobs | dict(records=256))
 
 
 def demo():
@@ -61,9 +64,11 @@ def fractals():
 
 def contrast():
     "Median contrast-to-noise ratio of the change, the better of two views, by kind"
-    from radinet_nb.synthetic.fractures import break_limb, kinds
+    from radinet_nb.synthetic.camera import camera_for
+    from radinet_nb.synthetic.fractures import kinds
+    from radinet_nb.synthetic.injuries import break_limb
     from radinet_nb.synthetic.limbs import make_limb
-    from radinet_nb.synthetic.phantom import camera_for, contrast_to_noise
+    from radinet_nb.synthetic.phantom import contrast_to_noise
     out = {}
     for kind in kinds:
         seen = []

@@ -3,13 +3,29 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import yaml
 
+from radinet_nb.data.notebooks import checkout
 from radinet_nb.errors import InputError
 from radinet_nb.synthetic.anatomy import Flesh
-from radinet_nb.synthetic.fractures import break_limb
-from radinet_nb.synthetic.hospital import Hospital, exams, karam2021, population, write_hospital
+from radinet_nb.synthetic.bone_shadows import bone_shadow
+from radinet_nb.synthetic.camera import Camera, camera_for
+from radinet_nb.synthetic.clinical import (
+    TABLE6_COUNTS,
+    clinical_hospital,
+    expected_rates,
+    phantom_calls,
+    plainness,
+    readers,
+    seen_population,
+)
+from radinet_nb.synthetic.exposure import Exposure, expose
+from radinet_nb.synthetic.flesh_shadows import flesh_shadow
+from radinet_nb.synthetic.hospital import write_hospital
+from radinet_nb.synthetic.injuries import break_limb
 from radinet_nb.synthetic.limbs import make_limb, posed
-from radinet_nb.synthetic.phantom import Camera, Exposure, bone_shadow, camera_for, expose, flesh_shadow, fracture_box, radiograph, shadow
+from radinet_nb.synthetic.phantom import fracture_box, radiograph, shadow
+from radinet_nb.synthetic.population import Hospital, exams, population
 
 
 @pytest.mark.parametrize('part', 'finger hand wrist forearm elbow humerus shoulder'.split())
@@ -53,12 +69,13 @@ def test_views_agree_on_length(name):
 def test_mass_does_not_depend_on_the_view():
     wrist = make_limb('wrist', 40)
     bone = next(b for b in wrist.bones if b.name=='capitate')
-    mass = [bone_shadow(bone, cam)[0].sum()*cam.pixel**2 for cam in (camera_for(wrist, v, 192) for v in ('frontal', 'oblique', 'lateral'))]
+    cameras = [camera_for(wrist, v, 192) for v in ('frontal', 'oblique', 'lateral')]
+    mass = [bone_shadow(bone, cam)[0].sum()*cam.pixel**2 for cam in cameras]
     assert np.ptp(mass)/np.mean(mass)<.03
 
 
 def outside_boxes(limb, cam):
-    "Largest change of the image outside all boxes, how many boxes there are, and the widest idle margin of a box in pixels"
+    "Largest change of the image outside all boxes, number of boxes, and widest idle margin of a box in pixels"
     diff = np.abs(radiograph(limb, cam)-radiograph(limb, cam, broken=False))
     boxes, idle = fracture_box(limb, cam), [0]
     for x0, y0, x1, y1 in boxes:
@@ -107,19 +124,25 @@ def test_a_united_fracture_has_no_box_but_a_scar():
 
 # the population of karam2021, section 4.2
 
-def within(seen, want, n, sd=None):
+def karam2021():
+    "The knobs of that paper's hospital, from its folder"
+    file = checkout()/'nbs'/'papers'/'karam2021'/'hospital.yaml'
+    return yaml.safe_load(file.read_text(encoding='utf-8'))['hospital']
+
+
+def within(seen, expected, n, sd=None):
     "Three standard errors; patients come 1.4 times each, so there are fewer of them than of visits"
-    return abs(seen-want)<3*(sd or np.sqrt(want*(1-want)))/np.sqrt(n/1.4)
+    return abs(seen-expected)<3*(sd or np.sqrt(expected*(1-expected)))/np.sqrt(n/1.4)
 
 
 def test_population_is_the_papers():
-    pop = population(Hospital(**karam2021, seed=5))
+    pop = population(Hospital(**karam2021(), seed=5))
     n = len(pop)
     assert (n, pop.labelled.sum(), (~pop.labelled).sum())==(11112, 7414, 3698)
     assert within(pop.age.mean(), 36, n, 24) and abs(pop.age.std()-24)<.8 and pop.age.min()<1 and 95<pop.age.max()<=104
-    for seen, want in ((pop.age<18, .29), (pop.sex=='F', .43), (pop.fracture==1, .56), (pop.low_resolution, .03), (pop.visit=='first', .70),
-                       (pop.visit=='follow-up', .25), (pop.visit=='return', .05)):
-        assert within(seen.mean(), want, n), (want, seen.mean())
+    shares = ((pop.age<18, .29), (pop.sex=='F', .43), (pop.fracture==1, .56), (pop.low_resolution, .03),
+        (pop.visit=='first', .70), (pop.visit=='follow-up', .25), (pop.visit=='return', .05))
+    for seen, expected in shares: assert within(seen.mean(), expected, n), (expected, seen.mean())
     assert abs(pop.views.mean()-21800/7776)<.03
     for k, (_, share) in enumerate(exams): assert within((pop.exam==k).mean(), share, n), k
     gap = pop.gap/365.25
@@ -127,7 +150,7 @@ def test_population_is_the_papers():
 
 
 def test_label_of_a_follow_up_is_of_its_own_day():
-    pop = population(Hospital(**karam2021, seed=6))
+    pop = population(Hospital(**karam2021(), seed=6))
     again = pop[(pop.visit=='follow-up')&(pop.united>0)]
     assert (again.fracture==(again.united<1)).all() and .05<(again.fracture==0).mean()<.4
     late, soon = again[again.gap>150], again[again.gap<30]
@@ -137,7 +160,10 @@ def test_label_of_a_follow_up_is_of_its_own_day():
         assert all(within(r['mean'], .56, r['size']) for _, r in shares.iterrows()), shares
 
 
-@pytest.mark.parametrize('knobs', [dict(severity=5), dict(hairlines=1.2), dict(records=0), dict(noise=0), dict(follow_up=.8, later=.2)])
+bad_knobs = [dict(severity=5), dict(hairlines=1.2), dict(records=0), dict(noise=0), dict(follow_up=.8, later=.2)]
+
+
+@pytest.mark.parametrize('knobs', bad_knobs)
 def test_bad_knobs(knobs):
     with pytest.raises(InputError): Hospital(**knobs)
 
@@ -148,17 +174,17 @@ def test_jobs_change_no_byte(tmp_path):
     for p in (tmp_path/'a').rglob('*'):
         if p.is_file(): assert p.read_bytes()==(tmp_path/'b'/p.relative_to(tmp_path/'a')).read_bytes()
     # the types say nothing of a study that has no label or no fracture
-    told = pd.read_csv(tmp_path/'a'/'types.csv').set_index('StudyInstanceUID')
+    types = pd.read_csv(tmp_path/'a'/'types.csv').set_index('StudyInstanceUID')
     pop = pop.set_index('StudyInstanceUID')
-    assert set(told.index)==set(pop.index[pop.labelled&(pop.fracture==1)]) and 0<len(told)<len(pop)
-    assert (told.kind==pop.kind[told.index]).all() and (told.healing==(pop.united[told.index]>0)).all()
-    assert (told.displaced==told.kind.isin(['step', 'angulated', 'comminuted', 'greenstick'])).all()
+    assert set(types.index)==set(pop.index[pop.labelled&(pop.fracture==1)]) and 0<len(types)<len(pop)
+    assert (types.kind==pop.kind[types.index]).all() and (types.healing==(pop.united[types.index]>0)).all()
+    assert (types.displaced==types.kind.isin(['step', 'angulated', 'comminuted', 'greenstick'])).all()
 
 
 def test_command_line_reaches_every_knob(tmp_path, capsys):
     from radinet_nb.cli import main
-    args = 'synthesize', str(tmp_path/'h'), '--patients', '2', '--pixels', '48', '--part', 'wrist', '--severity', '1.4', '--set', 'exam_mix=1'
-    assert main(list(args))==0 and 'synthetic' in capsys.readouterr().out
+    options = '--patients 2 --pixels 48 --part wrist --severity 1.4 --set exam_mix=1'
+    assert main(['synthesize', str(tmp_path/'h'), *options.split()])==0 and 'synthetic' in capsys.readouterr().out
     assert len(list((tmp_path/'h').rglob('*.dcm')))>=2
     for wrong in ('colour=3', 'noise=loud', 'difficulty=trivial'):
         assert main(['synthesize', str(tmp_path/wrong), '--set', wrong])==2
@@ -181,14 +207,16 @@ def wrists(tmp_path_factory):
         files = sorted(folder.glob('*.dcm'))
         ds, a = pydicom.dcmread(files[0]), pixels_of(pydicom.dcmread(files[0]))
         edge = np.concatenate([a[:3].ravel(), a[:, :2].ravel(), a[:, -2:].ravel(), a[-10:].ravel()])
-        rows.append(dict(StudyInstanceUID=ds.StudyInstanceUID, years=float(str(ds.get('PatientAge', '036Y'))[:3]), woman=ds.PatientSex=='F',
-            left=ds.Laterality=='L', maker=ds.Manufacturer, view=ds.ViewPosition, files=len(files),
-            inverted=ds.PhotometricInterpretation=='MONOCHROME1', year=int(ds.StudyDate[:4]), hour=int(ds.StudyTime[:2]),
-            syntax=str(ds.file_meta.TransferSyntaxUID), tags=len(ds), size=files[0].stat().st_size, rows=ds.Rows,
-            spacing=float(ds.ImagerPixelSpacing[0]), edge=edge.mean(), edge_sd=edge.std(), mark=a[-10:].mean(),
-            mean=a.mean(), sd=a.std(), low=np.percentile(a, 20), mid=np.percentile(a, 50), high=np.percentile(a, 95)))
+        rows.append(dict(StudyInstanceUID=ds.StudyInstanceUID, years=float(str(ds.get('PatientAge', '036Y'))[:3]),
+            woman=ds.PatientSex=='F', left=ds.Laterality=='L', maker=ds.Manufacturer, view=ds.ViewPosition,
+            inverted=ds.PhotometricInterpretation=='MONOCHROME1', year=int(ds.StudyDate[:4]),
+            hour=int(ds.StudyTime[:2]), syntax=str(ds.file_meta.TransferSyntaxUID), tags=len(ds), files=len(files),
+            size=files[0].stat().st_size, rows=ds.Rows, spacing=float(ds.ImagerPixelSpacing[0]), edge=edge.mean(),
+            edge_sd=edge.std(), mark=a[-10:].mean(), mean=a.mean(), sd=a.std(), low=np.percentile(a, 20),
+            mid=np.percentile(a, 50), high=np.percentile(a, 95)))
     got = pop.merge(pd.DataFrame(rows), on='StudyInstanceUID')
-    return got.join(pd.get_dummies(got[['thing', 'maker', 'view', 'syntax']]).astype(float)) # names, one column each: their lengths would tell little
+    # names, one column each: their lengths would say little
+    return got.join(pd.get_dummies(got[['object', 'maker', 'view', 'syntax']]).astype(float))
 
 
 def lowest_auc(X, y, patients, draws=300):
@@ -198,20 +226,23 @@ def lowest_auc(X, y, patients, draws=300):
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    p = cross_val_predict(make_pipeline(StandardScaler(), LogisticRegression(C=.1)), X, y, groups=patients, method='predict_proba',
-        cv=StratifiedGroupKFold(5, shuffle=True, random_state=0))[:, 1]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=.1))
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    p = cross_val_predict(model, X, y, groups=patients, method='predict_proba', cv=folds)[:, 1]
     rng, rows = np.random.default_rng(0), [np.flatnonzero(patients==k) for k in np.unique(patients)]
     drawn = [np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))]) for _ in range(draws)]
     return roc_auc_score(y, p), float(np.quantile([roc_auc_score(y[d], p[d]) for d in drawn], .01))
 
 
-shortcuts = dict(header='years woman left maker_ view_ files inverted year hour syntax_ tags rows spacing'.split(), size=['size'],
+shortcuts = dict(
+    header='years woman left maker_ view_ files inverted year hour syntax_ tags rows spacing'.split(), size=['size'],
     border=['edge', 'edge_sd', 'mark'], statistics=['mean', 'sd', 'low', 'mid', 'high'])
 
 
 @pytest.mark.parametrize('which', [*shortcuts, 'objects'])
 def test_no_shortcut(wrists, which):
-    names = [c for o in shortcuts.get(which, ['thing_']) for c in wrists if c==o or o.endswith('_') and c.startswith(o)]
+    matches = lambda column, o: column==o or o.endswith('_') and column.startswith(o)
+    names = [c for o in shortcuts.get(which, ['object_']) for c in wrists if matches(c, o)]
     auc, low = lowest_auc(wrists[names].astype(float).values, wrists.fracture.values.astype(int), wrists.patient.values)
     assert low<=.5, (which, auc, low)
 
@@ -223,7 +254,8 @@ def test_a_shortcut_would_be_caught(wrists):
 
 def test_the_mark_is_the_same_for_all(wrists, tmp_path):
     write_hospital(tmp_path/'h', patients=8, pixels=96, parts='wrist', seed=8)
-    strips = [pixels_of(ds)[-11:, :40] for ds in map(pydicom.dcmread, (tmp_path/'h').rglob('*.dcm')) if ds.Rows==96 and ds.SyntheticData=='YES']
+    files = [pydicom.dcmread(p) for p in (tmp_path/'h').rglob('*.dcm')]
+    strips = [pixels_of(ds)[-11:, :40] for ds in files if ds.Rows==96 and ds.SyntheticData=='YES']
     assert len(strips)>=16 and all(np.array_equal(s, strips[0]) for s in strips) and strips[0].max()>3000
 
 
@@ -237,12 +269,15 @@ def test_template_does_not_tell():
 
 
 def test_what_stands_around_the_finding_does_not_tell():
-    "Layout, headings, history, remarks on other things and the length of a report, to the classifier that reads the rest"
-    from radinet_nb.synthetic.reports import aside, history, radiologists, write_reports
+    "Layout, headings, history, remarks on other things and length of a report, to the classifier that reads the rest"
+    from radinet_nb.synthetic.report_words import clinical_questions, radiologists, remarks
+    from radinet_nb.synthetic.reports import write_reports
     table = write_reports(700, seed=4)
     text = table.report.str.lower().str.replace(r'\b(?:fx|#)', 'fracture', regex=True)
-    frame = {o: text.str.contains(o.lower().rstrip('.'), regex=False) for o in (*aside, *filter(None, history))}
-    frame |= {f'template {k}': table.template==k for k in range(len(radiologists))} | dict(lines=table.report.str.count('\n'), upper=table.report.str.isupper())
+    phrases = (*remarks, *filter(None, clinical_questions))
+    frame = {o: text.str.contains(o.lower().rstrip('.'), regex=False) for o in phrases}
+    frame |= {f'template {k}': table.template==k for k in range(len(radiologists))}
+    frame |= dict(lines=table.report.str.count('\n'), upper=table.report.str.isupper())
     auc, low = lowest_auc(pd.DataFrame(frame).astype(float).values, table.truth.values, table.patient.values)
     assert low<=.5, (auc, low)
 
@@ -250,27 +285,27 @@ def test_what_stands_around_the_finding_does_not_tell():
 # the readers of the clinical case
 
 def test_readers_are_those_of_table_6_whatever_the_fractures():
-    "Expected calls on all wrists of a hospital as documented and of one with the demo's knobs, within 1.96 sampling errors of each count"
-    from radinet_nb.synthetic.clinical import TABLE6_COUNTS, clinical_hospital, expected_rates, plainness, readers, seen_population
+    "Expected calls on a hospital as documented and on one with the demo's knobs, within 1.96 sampling errors"
     for seed, knobs in ((31, {}), (32, dict(severity=1.8, healing=0.)), (33, dict(difficulty='subtle'))):
         z = plainness(seen_population(clinical_hospital(140, 48, seed, fractured=.9, **knobs)))
         for name, r in readers.items():
             got = expected_rates(z, **r)
             for group, n in (('broken', 104), ('whole', 195)):
                 for rule, count in zip(('conjunction', 'disjunction'), TABLE6_COUNTS[name][group], strict=True):
-                    share = count/n
-                    assert abs(got.loc[rule, group]-share)<1.96*np.sqrt(share*(1-share)/n), (seed, name, group, rule, got.loc[rule, group])
+                    share, found = count/n, got.loc[rule, group]
+                    assert abs(found-share)<1.96*np.sqrt(share*(1-share)/n), (seed, name, group, rule, found)
 
 
 def test_calls_scatter_about_their_expectation():
-    from radinet_nb.synthetic.clinical import clinical_hospital, expected_rates, phantom_calls, plainness, readers, seen_population
     pop = seen_population(clinical_hospital(60, 48, 34, fractured=.6))
     calls = pd.concat([phantom_calls(pop, seed).assign(seed=seed) for seed in range(60)])
     z = plainness(pop)
     for name, r in readers.items():
-        both = calls[calls.reader==name].groupby(['seed', 'StudyInstanceUID']).agg(low=('rating', 'min'), high=('rating', 'max'), y=('fracture', 'first'))
+        cases = calls[calls.reader==name].groupby(['seed', 'StudyInstanceUID'])
+        both = cases.agg(low=('rating', 'min'), high=('rating', 'max'), y=('fracture', 'first'))
         expected = expected_rates(z, **r)
         for group, y in (('broken', 1), ('whole', 0)):
             for rule, column in (('conjunction', 'low'), ('disjunction', 'high')):
                 by_seed = both[both.y==y].groupby('seed')[column].mean()
-                assert abs(by_seed.mean()-expected.loc[rule, group])<3.5*by_seed.std()/np.sqrt(len(by_seed)), (name, group, rule)
+                error = by_seed.std()/np.sqrt(len(by_seed))
+                assert abs(by_seed.mean()-expected.loc[rule, group])<3.5*error, (name, group, rule)

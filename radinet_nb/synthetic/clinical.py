@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['readers', 'TABLE6_COUNTS', 'NETWORKS', 'conspicuity', 'views_seen', 'clinical_hospital', 'seen_population',
-           'plainness', 'log_odds', 'phantom_calls', 'expected_rates', 'by_rule', 'write_clinical', 'reader_study']
+           'plainness', 'call_log_odds', 'phantom_calls', 'expected_rates', 'write_clinical', 'reader_study']
 
 # %% ../../nbs/synthetic/clinical.ipynb #f8ccf4c8
 from pathlib import Path
@@ -14,13 +14,16 @@ import pandas as pd
 from scipy.special import expit, ndtri
 from scipy.stats import rankdata
 
-from .hospital import Hospital, population, study_views, uid, write_hospital
-from .phantom import bone_shadow
+from .anatomy import Limb
+from .bone_shadows import bone_shadow
+from .camera import Camera
+from .hospital import study_views, uid, write_hospital
+from .population import Hospital, population
 
 # %% ../../nbs/synthetic/clinical.ipynb #36bb7ce0
 def conspicuity(
-    limb, # with or without fractures
-    cam, # from where
+    limb:Limb, # with or without fractures
+    cam:Camera, # from where
 )->float: # percent; 0 without a fracture
     "Root mean square change of the line integral over the square centimeter that the fracture changes most"
     best = 0.
@@ -33,7 +36,10 @@ def conspicuity(
     return 100*best
 
 # %% ../../nbs/synthetic/clinical.ipynb #6e3457a4
-def views_seen(row, h):
+def views_seen(
+    row, # of the population
+    h:Hospital, # the knobs
+)->dict: # view: percent
     "Conspicuity of each view of a study; whole bones cost nothing"
     if not row.fracture: return dict(frontal=0., lateral=0.)
     return {v: conspicuity(limb, cam) for v, cam, limb in study_views(row, h, render=False)[0]}
@@ -48,11 +54,11 @@ def clinical_hospital(
     **knobs, # of `Hospital`
 )->Hospital:
     "Where the clinical patients come from: one wrist each, one in ten taken coarsely (karam2021, section 4.9)"
-    # patient numbers hold the last three digits of the seed: 500 makes these other people than those of hospitals with small seeds
+    # patient numbers hold the last three digits of the seed: 500 makes these other people than those of small seeds
     # a case is one visit with two views and a label, whatever the hospital's knobs say
     case = dict(parts='wrist', records=None, follow_up=0., later=0., exam_mix=0., unlabelled=0.)
-    return Hospital(**dict(low_resolution=.1) | knobs | case, patients=patients, pixels=pixels, seed=seed+500_500, fractured=fractured,
-                    difficulty=difficulty)
+    common = dict(patients=patients, pixels=pixels, seed=seed+500_500, fractured=fractured, difficulty=difficulty)
+    return Hospital(**dict(low_resolution=.1) | knobs | case | common)
 
 # %% ../../nbs/synthetic/clinical.ipynb #c671209e
 def seen_population(
@@ -75,69 +81,64 @@ def plainness(
     return out
 
 # %% ../../nbs/synthetic/clinical.ipynb #f7e78848
-# fitted to `TABLE6_COUNTS` over 1800 broken wrists of six hospitals, three as documented and three with the knobs of the demo; eyes are equally keen
-readers = {'Radiologist A': dict(bias=-9.35, found=11.71, eye=3., mood=5.61), 'Radiologist B': dict(bias=-7.32, found=11.02, eye=3., mood=4.45)}
-#: of 104 broken and 195 whole wrists, how many each reader called broken by conjunction and by disjunction (the whole numbers behind Table 6)
-TABLE6_COUNTS = {'Radiologist A': dict(broken=(58, 75), whole=(8, 14)), 'Radiologist B': dict(broken=(67, 87), whole=(9, 16))}
+# fitted to `TABLE6_COUNTS` over 1800 broken wrists of six hospitals, three as documented and three with the knobs of
+# the demo; both readers gain equally from plainness
+readers = {'Radiologist A': dict(bias=-9.35, fracture=11.71, slope=3., spread=5.61),
+           'Radiologist B': dict(bias=-7.32, fracture=11.02, slope=3., spread=4.45)}
 
-def log_odds(
+# %% ../../nbs/synthetic/clinical.ipynb #2e4436e0
+#: of 104 broken and 195 whole wrists, how many each reader called broken by conjunction and by disjunction (the whole
+#: numbers behind Table 6)
+TABLE6_COUNTS = {'Radiologist A': dict(broken=(58, 75), whole=(8, 14)),
+                 'Radiologist B': dict(broken=(67, 87), whole=(9, 16))}
+
+# %% ../../nbs/synthetic/clinical.ipynb #f2e080ee
+def call_log_odds(
     z:np.ndarray, # from `plainness`
     bias:float, # log odds of calling a whole bone broken
-    found:float, # log odds gained by a fracture of middling plainness
-    eye:float, # log odds gained by one standard deviation more
+    fracture:float, # log odds added by a fracture of middling plainness
+    slope:float, # log odds added by one standard deviation of plainness
 )->np.ndarray: # of the same shape
-    "Log odds of a call, without the reader's mind on the case"
-    return np.where(np.isnan(z), bias, bias+found+eye*np.nan_to_num(z))
+    "Log odds of a call, without the reader's opinion of the case"
+    return np.where(np.isnan(z), bias, bias+fracture+slope*np.nan_to_num(z))
 
 # %% ../../nbs/synthetic/clinical.ipynb #4c2f5d4a
 def phantom_calls(
     pop:pd.DataFrame, # from `seen_population`
-    seed:int=0,
+    seed:int=0, # of the readers' opinions and calls
 )->pd.DataFrame: # one row a reader, study and view: reader, StudyInstanceUID, view, rating, fracture, difficult
     "What two readers call on every view, and how hard the case is"
     rng, out = np.random.default_rng([seed, 51]), []
     hard, z = rng.normal(0, 1, len(pop)), plainness(pop) # a case misleads both readers a little
+    study, truth = pop.StudyInstanceUID.values, pop.fracture.values
     for name, r in readers.items():
-        lean = r['mood']*(.5*hard+.75**.5*rng.normal(0, 1, len(pop)))
+        opinion = r['spread']*(.5*hard+.75**.5*rng.normal(0, 1, len(pop)))
         for k, view in enumerate(('frontal','lateral')):
-            p = expit(log_odds(z[:,k], r['bias'], r['found'], r['eye'])+lean)
-            out.append(pd.DataFrame(dict(reader=name, StudyInstanceUID=pop.StudyInstanceUID.values, view=view,
-                rating=(rng.uniform(size=len(pop))<p).astype(int), fracture=pop.fracture.values)))
-    seen, broken = pop[['frontal','lateral']].max(axis=1).values, pop.fracture.values==1
+            p = expit(call_log_odds(z[:,k], r['bias'], r['fracture'], r['slope'])+opinion)
+            rating = (rng.uniform(size=len(pop))<p).astype(int)
+            calls = dict(reader=name, StudyInstanceUID=study, view=view, rating=rating, fracture=truth)
+            out.append(pd.DataFrame(calls))
+    seen, broken = pop[['frontal','lateral']].max(axis=1).values, truth==1
     faint = np.median(seen[broken]) if broken.any() else 0.
     difficult = np.where(broken, seen<faint, hard>.8).astype(int)
-    return pd.concat(out, ignore_index=True).merge(pd.DataFrame(dict(StudyInstanceUID=pop.StudyInstanceUID.values, difficult=difficult)))
+    return pd.concat(out, ignore_index=True).merge(pd.DataFrame(dict(StudyInstanceUID=study, difficult=difficult)))
 
 # %% ../../nbs/synthetic/clinical.ipynb #6480858d
 def expected_rates(
     z:np.ndarray, # from `plainness`
-    bias:float, # of a reader
-    found:float,
-    eye:float,
-    mood:float, # standard deviation of the mind on a case, log odds
+    bias:float, # log odds of calling a whole bone broken
+    fracture:float, # log odds added by a fracture of middling plainness
+    slope:float, # log odds added by one standard deviation of plainness
+    spread:float, # standard deviation of a reader's opinion of a case, log odds
 )->pd.DataFrame: # broken, whole: share called broken, by conjunction, by disjunction and by a view on average
-    "What a reader calls on average over all minds: no draw of calls is needed"
+    "What a reader calls on average over all opinions of a case: no draw of calls is needed"
     x, w = np.polynomial.hermite_e.hermegauss(31)
-    p = expit(log_odds(z, bias, found, eye)[None]+mood*x[:,None,None])
-    either = 1-(1-p).prod(2)
-    rules = {k: np.tensordot(w/w.sum(), v, 1) for k, v in dict(conjunction=p.prod(2), disjunction=either, view=p.mean(2)).items()}
+    p = expit(call_log_odds(z, bias, fracture, slope)[None]+spread*x[:,None,None])
+    rules = dict(conjunction=p.prod(2), disjunction=1-(1-p).prod(2), view=p.mean(2))
+    rules = {k: np.tensordot(w/w.sum(), v, 1) for k, v in rules.items()}
     whole = np.isnan(z).all(1)
-    return pd.DataFrame({name: {k: v[rows].mean() for k, v in rules.items()} for name, rows in (('broken', ~whole), ('whole', whole))})
-
-# %% ../../nbs/synthetic/clinical.ipynb #0263628c
-def by_rule(
-    calls:pd.DataFrame, # from `phantom_calls`
-)->pd.DataFrame: # reader, rule, accuracy, precision, recall
-    "Conjunction and disjunction of the views, reader by reader"
-    out = []
-    for reader, g in calls.groupby('reader'):
-        both = g.pivot(index='StudyInstanceUID', columns='view', values='rating')
-        y = g.drop_duplicates('StudyInstanceUID').set_index('StudyInstanceUID').fracture.reindex(both.index)
-        for rule, c in (('conjunction', both.min(axis=1)), ('disjunction', both.max(axis=1))):
-            tp = int(((c==1)&(y==1)).sum())
-            out.append(dict(reader=reader, rule=rule, accuracy=float((c==y).mean()), precision=tp/max(int(c.sum()),1),
-                recall=tp/max(int(y.sum()),1)))
-    return pd.DataFrame(out)
+    groups = dict(broken=~whole, whole=whole)
+    return pd.DataFrame({name: {k: v[rows].mean() for k, v in rules.items()} for name, rows in groups.items()})
 
 # %% ../../nbs/synthetic/clinical.ipynb #b753cfee
 def write_clinical(
@@ -157,22 +158,27 @@ def write_clinical(
     calls[['StudyInstanceUID','difficult']].drop_duplicates().to_csv(Path(out)/'difficulty.csv', index=False)
     return calls
 
-# %% ../../nbs/synthetic/clinical.ipynb #90636613
-#: keenness of eye of each network of Table 6, as the readers have one
-NETWORKS = {'RadiNet_wrist on Wrist_minimal': .4, 'RadiNet_wrist': 2.2, 'ImageNet_wrist': 1.9, 'RadiNetRand_wrist': 1.5, 'WristNet': 1.2}
+# %% ../../nbs/synthetic/clinical.ipynb #7b148b02
+#: log odds that each network of Table 6 gains from conspicuity
+NETWORKS = {'RadiNet_wrist on Wrist_minimal': .4, 'RadiNet_wrist': 2.2, 'ImageNet_wrist': 1.9, 'RadiNetRand_wrist': 1.5,
+    'WristNet': 1.2}
 
+# %% ../../nbs/synthetic/clinical.ipynb #90636613
 def reader_study(
     patients:int=299, # of the clinical case; as many again for validation
-    networks:dict=NETWORKS, # name -> keenness of eye
+    networks:dict=NETWORKS, # name: log odds gained from conspicuity
     seed:int=0, # same seed, same study
-)->tuple: # model -> predictions (splits valid and test), readings by case and view, difficulty by case
+)->tuple: # model: predictions (splits valid and test), readings by case and view, difficulty by case
     "Simulated predictions of networks and calls of two radiologists on the same wrists"
     pop, rng = seen_population(clinical_hospital(2*patients, 48, seed)), np.random.default_rng([seed, 52])
     split = np.where(np.arange(len(pop))<patients, 'valid', 'test')
-    frame = pd.DataFrame(dict(collection='simulated', patient=pop.patient.map('p{:05d}'.format), study=pop.StudyInstanceUID, view='pair',
-                              body_part='wrist', target=pop.fracture, split=split))
+    frame = pd.DataFrame(dict(collection='simulated', patient=pop.patient.map('p{:05d}'.format),
+        study=pop.StudyInstanceUID, view='pair', body_part='wrist', target=pop.fracture, split=split))
     seen = np.log1p(pop[['frontal','lateral']].max(axis=1).to_numpy())
-    models = {k: frame.assign(run=k, probability=expit(eye*(seen-1)+rng.normal(0, 3, len(pop)))) for k, eye in networks.items()}
-    calls = phantom_calls(pop[split=='test'], seed).merge(frame.rename(columns=dict(study='StudyInstanceUID'))[['StudyInstanceUID','patient']])
+    models = {name: frame.assign(run=name, probability=expit(gain*(seen-1)+rng.normal(0, 3, len(pop))))
+        for name, gain in networks.items()}
+    who = frame.rename(columns=dict(study='StudyInstanceUID'))[['StudyInstanceUID','patient']]
+    calls = phantom_calls(pop[split=='test'], seed).merge(who)
     calls = calls.rename(columns=dict(StudyInstanceUID='case', fracture='truth'))
-    return models, calls[['reader','case','patient','view','truth','rating']], calls.drop_duplicates('case').set_index('case').difficult
+    readings = calls[['reader','case','patient','view','truth','rating']]
+    return models, readings, calls.drop_duplicates('case').set_index('case').difficult
