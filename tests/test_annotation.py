@@ -255,7 +255,8 @@ def test_an_ingest_run_is_annotated_by_its_own_split(tmp_path):
 bad = {'empty':('', 'empty'), 'blank':(' \n\t ', 'empty'),
        'german':('Keine Fraktur, der Radius ist intakt und nicht disloziert.', 'not English'),
        'russian':('\u041f\u0435\u0440\u0435\u043b\u043e\u043c \u043b\u0443\u0447\u0435\u0432\u043e\u0439 '
-                  '\u043a\u043e\u0441\u0442\u0438', 'not English'), 'megabyte':('There is swelling of the wrist. '*32_000, 'long'),
+                  '\u043a\u043e\u0441\u0442\u0438', 'not English'),
+       'megabyte':('There is swelling of the wrist. '*32_000, 'long'),
        'html':('<html><body><p>No fracture.</p></body></html>', 'html'),
        'broken html':('<p>No <b>fracture <table', 'html'),
        'rtf':(r'{\rtf1\ansi\deff0 No fracture.\par}', 'rtf'),

@@ -11,8 +11,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from ..evidence.confusion import COUNTS
 from ..evidence.equivalence import similar
-from ..evidence.solver import COUNTS, contradictions, implied, matrices
+from ..evidence.solver import contradictions, implied_values, matrices
 from ..errors import InputError
 from .figures import COLORS, LABELS, finish, style
 from ..evidence.published import published
@@ -59,7 +60,7 @@ def recovered(
         odd = [o for o in printed if any(o in s['dropped'] for s in sets)] if len(found)==1 else list(printed)
         one = dict(dataset=row['dataset'], model=row['model'], **(found.iloc[0].to_dict() if len(found)==1 else dict.fromkeys(COUNTS, pd.NA)))
         one |= dict(odd=', '.join(odd), agree=len(printed)-len(odd) if len(found)==1 else 0)
-        if len(found)==1: one |= {f'recovered_{o.metric}':o.low for o in implied(found, metrics).itertuples()}
+        if len(found)==1: one |= {f'recovered_{o.metric}':o.low for o in implied_values(found, metrics).itertuples()}
         res.append(one | {f'printed_{o}':float(v) for o,v in printed.items()})
     return pd.DataFrame(res).astype(dict.fromkeys(COUNTS, 'Int64'))
 

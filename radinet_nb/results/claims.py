@@ -17,7 +17,9 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from ..evidence.solver import READINGS, contradictions, implied, matrices, printed_interval
+from ..evidence.confusion import READINGS
+from ..evidence.printed import printed_interval
+from ..evidence.solver import contradictions, implied_values, matrices
 from ..analysis.metrics import METRICS, choose_threshold, compare, evaluate
 from ..errors import InputError
 from .audited import MURA_IMAGES, printed_table
@@ -236,7 +238,7 @@ def beats_mura():
     rows = printed_table('karam2021', 'table4').query('model=="RadiNet"').set_index('dataset')
     base = published('karam2021', 'table5').query('model=="MURA baseline"').set_index('dataset').value
     found = {o:matrices(rows.loc[o, ['recall', 'f1']].to_dict(), *MURA_IMAGES[o.lower()]) for o in ('Finger', 'Elbow', 'Shoulder')}
-    kappa = {o:implied(v, ('kappa',)).high.item() for o,v in found.items()}
+    kappa = {o:implied_values(v, ('kappa',)).high.item() for o,v in found.items()}
     says = ', '.join(f'{o} {v:.1f} against {base[o]:g}' for o,v in kappa.items())
     # an accuracy below that of a constant answer is a kappa; so is the whole row
     constant = 100*max(MURA_IMAGES['finger'])/sum(MURA_IMAGES['finger'])
@@ -275,7 +277,7 @@ def target_apart():
 
 # %% ../../nbs/results/claims.ipynb #ea5dbaae
 def sood_kappa():
-    highest = max(implied(x, ('kappa',)).high.item() for c in ((538, 661), (1530, 1667)) for r in READINGS
+    highest = max(implied_values(x, ('kappa',)).high.item() for c in ((538, 661), (1530, 1667)) for r in READINGS
                   if len(x := matrices(dict(accuracy='78.57', f1='78.43'), *c, reading=r)))
     return highest>=77.75, f'the kappa behind these numbers is at most {highest:.1f}'
 

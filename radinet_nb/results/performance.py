@@ -10,8 +10,8 @@ __all__ = ['FIG10', 'average_predictions', 'average_seeds', 'by_model', 'model_t
 import numpy as np
 import pandas as pd
 
-from ..evidence.audit import other_bar
-from ..evidence.solver import region
+from ..evidence.printed import other_bar
+from ..evidence.unknown_counts import region
 from ..analysis.metrics import choose_threshold, compare, evaluate
 from ..errors import InputError
 from ..papers.karam2021.models import MODELS
