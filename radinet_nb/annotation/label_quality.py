@@ -49,9 +49,10 @@ def label_calibration(
     return dict(brier=float(((p-y)**2).mean()), slope=slope, intercept=intercept, mean_predicted=float(p.mean()),
                 prevalence=float(y.mean()))
 
-# %% ../../nbs/annotation/label_quality.ipynb #fec879e6
+# %% ../../nbs/annotation/label_quality.ipynb #c533db40
 def _percent(share): return f'{100*share:.1f} %'
 
+# %% ../../nbs/annotation/label_quality.ipynb #1a59f462
 def _bound_line(thresholds, side):
     "In words, from which probability a label is given and how often it is wrong"
     if not np.isfinite(thresholds[side]): return 'never given'
@@ -59,7 +60,7 @@ def _bound_line(thresholds, side):
     return (f'given from a probability of {thresholds[side]:.3f}; held-out error {_percent(error)}, '
             f'at most {_percent(limit)} ({count} reports)')
 
-# %% ../../nbs/annotation/label_quality.ipynb #714987a5
+# %% ../../nbs/annotation/label_quality.ipynb #c02b7daa
 def _result_rows(results):
     "The rows of `label_table` as rows of a Markdown table"
     return [f'| {o.way} | {o.reports} | {_percent(o.labelled)} '
@@ -73,7 +74,7 @@ _limits = ('- The stated error holds for reports like the labelled ones. '
            'Look before sharing it.\n'
            '- A label says what the report says, not what the image shows.\n')
 
-# %% ../../nbs/annotation/label_quality.ipynb #4d9ac2a3
+# %% ../../nbs/annotation/label_quality.ipynb #0c2d0080
 def annotation_card(
     results:pd.DataFrame, # of `label_table`
     record:dict, # of the annotator: reports, fractures, groups, thresholds, calibration

@@ -21,6 +21,7 @@ from .unknown_counts import PLANES, region
 # %% ../../nbs/evidence/audit.ipynb #4d6b619b
 def _percent(value): return f'{100*float(value):.2f}'
 
+# %% ../../nbs/evidence/audit.ipynb #e1ec3561
 def format_integers(
     values, # whole numbers
 )->str: # '104', '3 to 9', or '3 values from 3 to 90'
@@ -94,7 +95,7 @@ def verdict_with_counts(
                                     f'through the operating point has that area; {says}')
     return misfit or dict(verdict='impossible', **describe_contradictions(row, ways[0]))
 
-# %% ../../nbs/evidence/audit.ipynb #249936c8
+# %% ../../nbs/evidence/audit.ipynb #c830aa3c
 def verdict_without_counts(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`

@@ -91,10 +91,11 @@ def _passing(printed, tp, fp, positives, negatives, reading):
 _TRANSPOSED = dict(precision='recall', recall='precision', specificity='npv', npv='specificity')
 _TRANSPOSED |= {o:o for o in ('accuracy', 'f1', 'kappa', 'mcc')}
 
+# %% ../../nbs/evidence/solver.ipynb #43cefecc
 class TooMany(InputError):
     "The printed metrics leave more candidates than may be tried"
 
-# %% ../../nbs/evidence/solver.ipynb #ebdd0aa0
+# %% ../../nbs/evidence/solver.ipynb #833af393
 def _search(printed, positives, negatives, reading, most):
     "Every matrix that prints these intervals for some split into positives and negatives; and the candidates tried"
     rows, tp = _integer_ranges(*_true_positive_bounds(printed, positives, reading))

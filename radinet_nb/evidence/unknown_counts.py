@@ -103,9 +103,10 @@ def kappa_range(
     value = np.concatenate([value, *limits])
     return (-1., 1.) if np.isnan(value).all() else (float(np.nanmin(value)), float(np.nanmax(value)))
 
-# %% ../../nbs/evidence/unknown_counts.ipynb #9620d0f8
+# %% ../../nbs/evidence/unknown_counts.ipynb #65dd667f
 def _prevalences(rays): return [Fraction(o[0]+o[2], sum(o)) for o in rays]
 
+# %% ../../nbs/evidence/unknown_counts.ipynb #a2fc9475
 def _kappa_slices(rays, bounds, kappa, a, b, halvings):
     "Slices of prevalence from a to b that reach the printed kappa: lowest and highest prevalence, range of kappa"
     left, right = _halfspaces('prevalence', (a, b))
