@@ -115,10 +115,10 @@ def negspacy_says(sentences):
 
 def negation():
     "Rules, negspacy's rules and the paper's classifier on the same sentences"
-    from radinet_nb.annotation.ngrams import ngram_counter
     from radinet_nb.annotation.comparison import report_models
     from radinet_nb.annotation.groups import near_duplicates, tie_groups
     from radinet_nb.annotation.negation import blank_mention, read_negation
+    from radinet_nb.annotation.ngrams import ngram_counter
     from radinet_nb.annotation.reports import clean_report
     from radinet_nb.annotation.rules import mention_status
     from sklearn.model_selection import StratifiedGroupKFold
@@ -167,8 +167,8 @@ def duplicates():
 
 def dictations():
     "Real dictations, repeated with small changes: cleaning, vectorising and near-duplicates"
-    from radinet_nb.annotation.ngrams import ngram_counter
     from radinet_nb.annotation.groups import near_duplicates
+    from radinet_nb.annotation.ngrams import ngram_counter
     from radinet_nb.annotation.reports import clean_reports, plain_reports
     from radinet_nb.annotation.rules import rule_labels
     raw = pd.read_csv(data/'reports'/'mtsamples_radiology_orthopedic.csv').transcription
