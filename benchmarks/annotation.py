@@ -115,10 +115,12 @@ def negspacy_says(sentences):
 
 def negation():
     "Rules, negspacy's rules and the paper's classifier on the same sentences"
-    from radinet_nb.annotation.classifier import ngram_counter
     from radinet_nb.annotation.comparison import report_models
-    from radinet_nb.annotation.rules import blank_mention, mention_status, read_negation
-    from radinet_nb.annotation.reports import clean_report, near_duplicates, tie_groups
+    from radinet_nb.annotation.groups import near_duplicates, tie_groups
+    from radinet_nb.annotation.negation import blank_mention, read_negation
+    from radinet_nb.annotation.ngrams import ngram_counter
+    from radinet_nb.annotation.reports import clean_report
+    from radinet_nb.annotation.rules import mention_status
     from sklearn.model_selection import StratifiedGroupKFold
     folder = data/'negation'
     numbered = os.environ.get('NEGEX_NUMBERED') # Annotations-1-120.txt of github.com/chapmanbe/negex, not needed
@@ -151,7 +153,8 @@ def brute_force(texts, similarity):
 
 def duplicates():
     "Share of true near-duplicate pairs that land in one group, and of pairs in one group that are none"
-    from radinet_nb.annotation.reports import clean_reports, near_duplicates
+    from radinet_nb.annotation.groups import near_duplicates
+    from radinet_nb.annotation.reports import clean_reports
     texts, _, _ = many_reports(400)
     rng = np.random.default_rng(1)
     near = [' '.join(w for w in o.split() if rng.random() > 0.02) for o in texts for _ in range(3)]
@@ -164,9 +167,10 @@ def duplicates():
 
 def dictations():
     "Real dictations, repeated with small changes: cleaning, vectorising and near-duplicates"
-    from radinet_nb.annotation.classifier import ngram_counter
+    from radinet_nb.annotation.groups import near_duplicates
+    from radinet_nb.annotation.ngrams import ngram_counter
+    from radinet_nb.annotation.reports import clean_reports, plain_reports
     from radinet_nb.annotation.rules import rule_labels
-    from radinet_nb.annotation.reports import clean_reports, near_duplicates, plain_reports
     raw = pd.read_csv(data/'reports'/'mtsamples_radiology_orthopedic.csv').transcription
     out, began = dict(rows=len(raw), distinct=int(raw.nunique()), mean_characters=int(raw.str.len().mean())), time.process_time()
     cleaned = clean_reports(raw)

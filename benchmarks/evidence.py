@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from radinet_nb.evidence.audit import audit_table
-from radinet_nb.evidence.solver import COUNTS, DETERMINED, READINGS, auc_bounds, matrices, terms
+from radinet_nb.evidence.confusion import COUNTS, READINGS, auc_bounds, metric_ratio
+from radinet_nb.evidence.printed import DETERMINED
+from radinet_nb.evidence.solver import matrices
 
 # the second accuses only a row that is known to hold the metrics of one class
 ACCUSES = ('impossible', 'only as averages')
@@ -35,7 +37,7 @@ def metric(name, counts, reading):
         tp, fp, fn, tn = map(float, counts)
         under = ((tp+fp)*(tp+fn)*(tn+fp)*(tn+fn))**.5
         return (tp*tn-fp*fn)/under if under else 0.
-    over, under = terms(name, *counts, reading=reading)
+    over, under = metric_ratio(name, *counts, reading=reading)
     return over/under if under else 0.
 
 

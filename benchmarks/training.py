@@ -72,7 +72,7 @@ def our_learner(name, table, args):
     from radinet_nb.data.loaders import dataloaders
     from radinet_nb.data.studies import study_table
     from radinet_nb.learning.networks import Network
-    from radinet_nb.learning.schedules import make_learner
+    from radinet_nb.learning.learners import make_learner
     rows = study_table(table[['path', 'label', 'patient']])
     rows['split'] = table.valid.map({False: 'train', True: 'valid'}).astype('string').to_numpy()
     began = time.perf_counter()
@@ -125,7 +125,7 @@ def frozen(learn, who):
         learn.freeze()
         return dict(frozen=timed(learn)[1])
     from radinet_nb.learning.frozen import asked_once
-    from radinet_nb.learning.schedules import free_blocks
+    from radinet_nb.learning.blocks import free_blocks
     free_blocks(learn.model, 'head')
     learn.create_opt()
     plain = timed(learn)[1]

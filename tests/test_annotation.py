@@ -8,41 +8,41 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from radinet_nb.annotation.annotate import annotate_reports, gather, handed_on, in_chunks, read_reports, study_reports
-from radinet_nb.data.report_labels import with_report_labels
-from radinet_nb.annotation.classifier import (
-    FixedCounter,
-    ReportClassifier,
-    choose_thresholds,
-    fit_annotator,
-    label_reports,
-    load_annotator,
-    ngram_counter,
-    save_annotator,
-    split_by_group,
-)
-from radinet_nb.annotation.comparison import accuracy_table, compare_models, report_models
-from radinet_nb.annotation.label_audit import apparent_error, audit_estimate, audit_sample, rate_interval
-from radinet_nb.annotation.rules import mention_status, read_negation
-from radinet_nb.annotation.reports import clean_report, clean_reports, near_duplicates, plain_text, tie_groups
-from radinet_nb.errors import InputError
-from radinet_nb.synthetic.reports import write_reports
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from radinet_nb.annotation.annotate import annotate_reports, gather, handed_on, in_chunks
+from radinet_nb.annotation.annotator import fit_annotator, label_reports, load_annotator, save_annotator
+from radinet_nb.annotation.classifier import ReportClassifier
+from radinet_nb.annotation.comparison import accuracy_table, compare_models, report_models
+from radinet_nb.annotation.groups import near_duplicates, split_by_group, tie_groups
+from radinet_nb.annotation.label_audit import apparent_error, audit_estimate, audit_sample, rate_interval
+from radinet_nb.annotation.negation import read_negation
+from radinet_nb.annotation.ngrams import FixedCounter, ngram_counter
+from radinet_nb.annotation.report_tables import read_reports, study_reports
+from radinet_nb.annotation.reports import clean_report, clean_reports, plain_text
+from radinet_nb.annotation.rules import mention_status
+from radinet_nb.annotation.thresholds import choose_thresholds
+from radinet_nb.data.report_labels import with_report_labels
+from radinet_nb.errors import InputError
+from radinet_nb.synthetic.reports import write_reports
+
 data = Path(os.environ.get('RADINET_DATA') or Path(__file__).resolve().parents[2]/'shared'/'data')
-bones, kinds = ['radius', 'ulna', 'scaphoid', 'capitate', 'lunate'], ['transverse', 'comminuted', 'oblique', 'buckle', 'subtle']
-tails = ['soft tissue swelling', 'joint spaces are preserved', 'alignment is normal', 'mild osteopenia', 'cast in place', 'neutral variance']
+bones = ['radius', 'ulna', 'scaphoid', 'capitate', 'lunate']
+kinds = ['transverse', 'comminuted', 'oblique', 'buckle', 'subtle']
+tails = ['soft tissue swelling', 'joint spaces are preserved', 'alignment is normal', 'mild osteopenia',
+         'cast in place', 'neutral variance']
 
 
 def hospital(n=1200, labelled=700, seed=0):
     "Made-up reports with patients, the first of them labelled; and the truth"
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, n)
-    say = lambda o: (('There is a ' if o else 'No ') + f'{rng.choice(kinds)} fracture of the {rng.choice(bones)}. '
-                     + '. '.join(rng.permutation(tails)[:4]) + '.')
-    patients, shown = rng.integers(0, n//2, n).astype(str), [*y[:labelled], *[None]*(n-labelled)]
-    return pd.DataFrame({'study':[f'S{i}' for i in range(n)], 'patient':patients, 'report':[say(o) for o in y], 'fracture':shown}), y
+    text = lambda o: (('There is a ' if o else 'No ') + f'{rng.choice(kinds)} fracture of the {rng.choice(bones)}. '
+                      + '. '.join(rng.permutation(tails)[:4]) + '.')
+    patients, known = rng.integers(0, n//2, n).astype(str), [*y[:labelled], *[None]*(n-labelled)]
+    return pd.DataFrame({'study':[f'S{i}' for i in range(n)], 'patient':patients, 'report':[text(o) for o in y],
+                         'fracture':known}), y
 
 
 def auc_interval(score, y):
@@ -53,17 +53,19 @@ def auc_interval(score, y):
 
 
 def test_synthetic_label_is_not_in_the_template():
-    "Neither who wrote nor how long tells; the words do, about as well as in karam2021"
+    "Neither the template nor the length of a report predicts its label; the words do, about as well as in karam2021"
     table = write_reports(2400, seed=5)
     y, first = table.truth.to_numpy(), np.arange(2400) < 1200
     shares = table[first].groupby('template').truth.mean()
     low, high = auc_interval(table.template[~first].map(shares), y[~first])
     assert low < 0.5 < high
-    for told in (table.report.str.len(), table.report.str.split().str.len(), table.report.str.count(r'\.'), table.report.str.count('\n')):
-        low, high = auc_interval(told, y)
+    report = table.report
+    for size in (report.str.len(), report.str.split().str.len(), report.str.count(r'\.'), report.str.count('\n')):
+        low, high = auc_interval(size, y)
         assert low < 0.5 < high
-    text, group = clean_reports(table.report).text, table.patient.astype(int).to_numpy()
-    scored = accuracy_table(compare_models(text, y, group, 2, models=lambda seed: {'logistic': report_models(seed)['logistic regression']}))
+    text, group = clean_reports(report).text, table.patient.astype(int).to_numpy()
+    logistic = lambda seed: {'logistic': report_models(seed)['logistic regression']}
+    scored = accuracy_table(compare_models(text, y, group, 2, models=logistic))
     assert 0.955 < scored.value[0] < 0.99
 
 
@@ -87,7 +89,8 @@ def test_any_text_is_read(raw):
 
 
 def test_identities_do_not_survive_cleaning():
-    text = clean_report('Mr. seen by Dr. Jane Doe. **NAME[AAA BBB] MRN 123456, 12/05/2019. Electronically signed by: John Roe MD')
+    text = clean_report('Mr. seen by Dr. Jane Doe. **NAME[AAA BBB] MRN 123456, 12/05/2019. '
+                        'Electronically signed by: John Roe MD')
     assert not {'jane', 'doe', 'aaa', 'john', 'roe'} & set(text.split()) and not any(o.isdigit() for o in text)
 
 
@@ -96,7 +99,8 @@ def test_near_copies_share_a_group():
     texts = clean_reports(pd.concat([frame.report, frame.report+' unchanged'], ignore_index=True)).text
     group = near_duplicates(texts)
     sets = [{tuple(w[i:i+3]) for i in range(len(w)-2)} for w in (['^', *o.split(), '$'] for o in texts)]
-    pairs = [(i, j) for i in range(100) for j in range(len(sets)) if len(sets[i] & sets[j]) >= 0.8*len(sets[i] | sets[j])]
+    alike = lambda a, b: len(a & b) >= 0.8*len(a | b)
+    pairs = [(i, j) for i in range(100) for j in range(len(sets)) if alike(sets[i], sets[j])]
     assert np.mean([group[i] == group[j] for i,j in pairs]) > 0.99
 
 
@@ -138,7 +142,8 @@ def test_stated_error_is_kept():
 def test_thresholds_know_dependence():
     p, y = np.r_[np.full(300, 0.99), np.full(300, 0.01)], np.r_[np.ones(300, int), np.zeros(300, int)]
     assert choose_thresholds(p, y, np.arange(600), error=0.02)['covered'] == 1
-    assert choose_thresholds(p, y, np.arange(600)//10, error=0.02)['covered'] == 0 # 30 patients with ten reports each
+    # 30 patients with ten reports each
+    assert choose_thresholds(p, y, np.arange(600)//10, error=0.02)['covered'] == 0
 
 
 def test_probabilities_are_calibrated():
@@ -178,7 +183,8 @@ def test_annotate_from_files(tmp_path):
     (tmp_path/'export').mkdir()
     columns = frame.rename(columns={'study':'AccessionNumber'})
     columns[['AccessionNumber', 'patient', 'report']].to_csv(tmp_path/'export'/'reports.csv', index=False)
-    columns[['AccessionNumber', 'fracture']].dropna().astype({'fracture':int}).to_csv(tmp_path/'export'/'labels.csv', index=False)
+    known = columns[['AccessionNumber', 'fracture']].dropna().astype({'fracture':int})
+    known.to_csv(tmp_path/'export'/'labels.csv', index=False)
     run = annotate_reports(tmp_path/'export', out=tmp_path/'out', error=0.05, jobs=1, audit=60)
     labels = run.table('labels.csv')
     assert labels.key.tolist() == frame.study.tolist() and run.record['handed_on'] > 200
@@ -191,8 +197,8 @@ def test_annotate_from_files(tmp_path):
     audit['by_hand'] = y[audit.key.str[1:].astype(int)]
     assert audit_estimate(audit).rate['error'] < 0.05
     frame.to_parquet(tmp_path/'studies.parquet')
-    again = annotate_reports(tmp_path/'studies.parquet', out=tmp_path/'again', error=0.05, jobs=1, audit=60).table('labels.csv')
-    pd.testing.assert_frame_equal(again, labels)
+    again = annotate_reports(tmp_path/'studies.parquet', out=tmp_path/'again', error=0.05, jobs=1, audit=60)
+    pd.testing.assert_frame_equal(again.table('labels.csv'), labels)
     with pytest.raises(InputError, match='finished run'): annotate_reports(frame, out=tmp_path/'out')
 
 
@@ -200,7 +206,8 @@ def test_labelled_apart_and_study_table(tmp_path):
     frame, y = hospital()
     frame.iloc[:700].to_csv(tmp_path/'labelled.csv', index=False)
     frame.iloc[700:].drop(columns='fracture').to_csv(tmp_path/'reports.csv', index=False)
-    labels = annotate_reports(tmp_path/'reports.csv', tmp_path/'labelled.csv', tmp_path/'out', error=0.05, jobs=1).table('labels.csv')
+    run = annotate_reports(tmp_path/'reports.csv', tmp_path/'labelled.csv', tmp_path/'out', error=0.05, jobs=1)
+    labels = run.table('labels.csv')
     assert sorted(labels.key) == sorted(frame.study)
     studies = pd.DataFrame({'study':frame.study, 'label':pd.array(frame.fracture, dtype='Int8')})
     studies['label_source'] = pd.array(np.where(studies.label.notna(), 'expert', None), dtype='string')
@@ -212,13 +219,15 @@ def test_labelled_apart_and_study_table(tmp_path):
         assert got.label.notna().sum() == 700 + handed.label.notna().sum()
         assert (got.label.isna() == got.label_source.isna()).all()
     assert with_report_labels(studies.assign(split='test'), handed).label.equals(studies.label)
-    with pytest.raises(InputError, match='no label belongs'): with_report_labels(studies.assign(study='another'), handed)
+    with pytest.raises(InputError, match='no label belongs'):
+        with_report_labels(studies.assign(study='another'), handed)
 
 
 def study_table(frame):
     "A study table of `hospital`: two views of every study, patients in splits"
-    place = frame.patient.astype(int).mod(10).map(lambda o: 'test' if o > 7 else 'valid' if o > 6 else 'train')
-    table = frame.assign(collection='hospital', view='frontal', split=place, label=pd.array(frame.fracture, dtype='Int8'))
+    split = frame.patient.astype(int).mod(10).map(lambda o: 'test' if o > 7 else 'valid' if o > 6 else 'train')
+    label = pd.array(frame.fracture, dtype='Int8')
+    table = frame.assign(collection='hospital', view='frontal', split=split, label=label)
     table['label_source'] = pd.array(np.where(table.label.notna(), 'expert', None), dtype='string')
     return pd.concat([table, table.assign(view='lateral')]).drop(columns='fracture').sort_values('study', kind='stable')
 
@@ -238,15 +247,18 @@ def test_an_ingest_run_is_annotated_by_its_own_split(tmp_path):
     assert handed.study.is_unique and (handed.label == y[handed.study.str[1:].astype(int)]).mean() > 0.95
     filled = with_report_labels(studies, handed)
     assert (filled.label_source[filled.split != 'train'].fillna('expert') == 'expert').all()
-    assert filled.groupby('study').label.nunique(dropna=False).max() == 1 and (filled.label_source == 'report').sum() > 300
+    assert filled.groupby('study').label.nunique(dropna=False).max() == 1
+    assert (filled.label_source == 'report').sum() > 300
     with pytest.raises(InputError, match='none of train'): gather(frame.assign(split='fold 1'), jobs=1)
 
 
 bad = {'empty':('', 'empty'), 'blank':(' \n\t ', 'empty'),
        'german':('Keine Fraktur, der Radius ist intakt und nicht disloziert.', 'not English'),
-       'russian':('\u041f\u0435\u0440\u0435\u043b\u043e\u043c \u043b\u0443\u0447\u0435\u0432\u043e\u0439 \u043a\u043e\u0441\u0442\u0438',
-                  'not English'), 'megabyte':('There is swelling of the wrist. '*32_000, 'long'),
-       'html':('<html><body><p>No fracture.</p></body></html>', 'html'), 'broken html':('<p>No <b>fracture <table', 'html'),
+       'russian':('\u041f\u0435\u0440\u0435\u043b\u043e\u043c \u043b\u0443\u0447\u0435\u0432\u043e\u0439 '
+                  '\u043a\u043e\u0441\u0442\u0438', 'not English'),
+       'megabyte':('There is swelling of the wrist. '*32_000, 'long'),
+       'html':('<html><body><p>No fracture.</p></body></html>', 'html'),
+       'broken html':('<p>No <b>fracture <table', 'html'),
        'rtf':(r'{\rtf1\ansi\deff0 No fracture.\par}', 'rtf'),
        'broken rtf':(r'{\rtf1{\fonttbl No \b fracture', 'rtf'),
        'mojibake':('Fracture d\u00c3\u00a9plac\u00c3\u00a9e of the radius', 'encoding'),
@@ -256,24 +268,30 @@ bad = {'empty':('', 'empty'), 'blank':(' \n\t ', 'empty'),
 
 def test_bad_reports_are_rows_with_remarks(tmp_path):
     frame, _ = hospital()
-    odd = pd.DataFrame({'study':list(bad), 'patient':list(bad), 'report':pd.Series([o for o,_ in bad.values()], dtype=object)})
+    texts = pd.Series([o for o,_ in bad.values()], dtype=object)
+    odd = pd.DataFrame({'study':list(bad), 'patient':list(bad), 'report':texts})
     clash = ['There is a subtle fracture of the ulna. Cast in place.', 'No subtle fracture of the ulna. Cast in place.']
-    same = pd.DataFrame({'study':['twin', 'twin', 'clash', 'clash', 'say1', 'say0'], 'patient':['t', 't', 'c', 'c', 'd', 'd'],
-                         'report':[frame.report[0]]*2 + clash + ['The same words with two labels.']*2, 'fracture':[None]*4+[1, 0]})
-    labels = annotate_reports(pd.concat([frame, odd, same], ignore_index=True), out=tmp_path/'out', error=0.05, jobs=1).table('labels.csv')
+    same = pd.DataFrame({'study':['twin', 'twin', 'clash', 'clash', 'one', 'zero'],
+                         'patient':['t', 't', 'c', 'c', 'd', 'd'],
+                         'report':[frame.report[0]]*2 + clash + ['The same words with two labels.']*2,
+                         'fracture':[None]*4+[1, 0]})
+    reports = pd.concat([frame, odd, same], ignore_index=True)
+    labels = annotate_reports(reports, out=tmp_path/'out', error=0.05, jobs=1).table('labels.csv')
     by = labels.fillna({'remarks':''}).set_index('key')
     for name,(_,remark) in bad.items(): assert remark in by.remarks[name], name
     for name in ('empty', 'blank', 'german', 'russian'): assert pd.isna(by.label[name]), name
-    status = {'empty':'no text', 'blank':'no text', 'one word':'no text', 'broken rtf':'no text', 'german':'not English', 'russian':'no text'}
-    for name in bad: assert by.status[name] in ([status[name]] if name in status else ['labelled', 'uncertain', 'unknown words']), name
+    status = dict.fromkeys(['empty', 'blank', 'one word', 'broken rtf', 'russian'], ['no text'])
+    status['german'] = ['not English']
+    for name in bad: assert by.status[name] in status.get(name, ['labelled', 'uncertain', 'unknown words']), name
     assert pd.isna(by.probability['empty']) and len(by.loc[list(bad)]) == len(bad)
     assert by.remarks['twin'].str.contains('duplicate').tolist() == [False, True] and by.group['twin'].nunique() == 1
     assert by.status['clash'].tolist() == ['contradicting']*2 and by.label['clash'].isna().all()
-    assert by.status[['say1', 'say0']].tolist() == ['contradicting']*2
+    assert by.status[['one', 'zero']].tolist() == ['contradicting']*2
 
 
 def test_wrong_encoding_in_a_csv(tmp_path):
-    (tmp_path/'r.csv').write_bytes('study,report\n1,Fracture d\u00e9plac\u00e9e\n'.encode('cp1252')+'2,na\u00efve\n'.encode())
+    latin, utf8 = 'study,report\n1,Fracture d\u00e9plac\u00e9e\n'.encode('cp1252'), '2,na\u00efve\n'.encode()
+    (tmp_path/'r.csv').write_bytes(latin + utf8)
     read = clean_reports(read_reports(tmp_path/'r.csv').report)
     assert read.values.tolist() == [['fracture deplacee', 'encoding'], ['naive', '']]
 
@@ -282,7 +300,8 @@ def test_wrong_encoding_in_a_csv(tmp_path):
     (pd.DataFrame({'study':[1], 'words':['x']}), 'no column for the report'),
     (pd.DataFrame({'study':[1, 2], 'report':['x', 'y'], 'fracture':['1', 'maybe']}), 'row 3'),
     (pd.DataFrame({'study':[1, 2], 'report':['x', 'y'], 'fracture':[1, 0]}), 'have no patient'),
-    (pd.DataFrame({'study':range(30), 'patient':range(30), 'report':['a fracture', 'none']*15, 'fracture':1}), 'one label only')])
+    (pd.DataFrame({'study':range(30), 'patient':range(30), 'report':['a fracture', 'none']*15, 'fracture':1}),
+     'one label only')])
 def test_bad_tables_say_what_is_wrong(tmp_path, frame, words):
     with pytest.raises(InputError, match=words): annotate_reports(frame, out=tmp_path/'out', jobs=1)
 
@@ -300,8 +319,8 @@ def test_model_on_disk_is_text_and_numbers(tmp_path):
     annotator, _ = fit_annotator(texts.text, y, np.arange(300), error=0.1)
     save_annotator(annotator, tmp_path/'m')
     pd.testing.assert_frame_equal(label_reports(load_annotator(tmp_path/'m'), texts), label_reports(annotator, texts))
-    told = json.loads((tmp_path/'m'/'vocabulary.json').read_text())
-    (tmp_path/'m'/'vocabulary.json').write_text(json.dumps(told[:-1]))
+    vocabulary = json.loads((tmp_path/'m'/'vocabulary.json').read_text())
+    (tmp_path/'m'/'vocabulary.json').write_text(json.dumps(vocabulary[:-1]))
     with pytest.raises(InputError, match='do not belong together'): load_annotator(tmp_path/'m')
 
 
@@ -320,12 +339,14 @@ def test_chunks_and_processes_change_nothing():
 
 def test_rules_on_real_sentences():
     path = data/'negation'/'rsAnnotations-1-120-random.txt'
-    if not path.exists(): pytest.skip('the NegEx sentences are not here: set RADINET_DATA to a folder that holds negation/')
+    if not path.exists():
+        pytest.skip('the NegEx sentences are not here: set RADINET_DATA to a folder that holds negation/')
     table = read_negation(path)
     assert len(table) == 2376 and (table.start < 0).sum() < 15
-    said = np.array([o.start >= 0 and mention_status(o.sentence, o.start, o.stop) == 'negated' for o in table.itertuples()])
+    spans = table[['sentence', 'start', 'stop']].itertuples(index=False)
+    negated = np.array([o.start >= 0 and mention_status(*o) == 'negated' for o in spans])
     truth = table.negated == 1
-    assert (said & truth).sum()/said.sum() > 0.94 and (said & truth).sum()/truth.sum() > 0.94
+    assert (negated & truth).sum()/negated.sum() > 0.94 and (negated & truth).sum()/truth.sum() > 0.94
 
 
 def test_real_dictations():

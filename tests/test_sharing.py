@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from radinet_nb.cli import main
 from radinet_nb.data.cache import build_cache, pair_views
-from radinet_nb.data.collections import read_hospital
+from radinet_nb.data.hospital import read_hospital
 from radinet_nb.data.dicom import names_in, read_dataset
 from radinet_nb.data.files import file_table
 from radinet_nb.data.studies import split_studies

@@ -30,7 +30,7 @@ from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.learning.tasks import FRACTURE
 from radinet_nb.learning.transfer import train_stage
 from radinet_nb.learning.weights import load_weights
-from radinet_nb.workflow.plan import code_of
+from radinet_nb.workflow.staleness import code_of
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ import torch
 
 from .activations import activations, layers_of
 from ..data.cache import ImageCache
-from ..data.loaders import normalize
+from ..data.augmentation import normalize
 from ..data.runs import Run, load_run
 from ..data.studies import read_studies
 from ..errors import InputError

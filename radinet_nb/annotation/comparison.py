@@ -13,13 +13,22 @@ from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 
-from .classifier import ReportClassifier, effective_size, ngram_counter, split_by_group
-from .label_audit import apparent_error, audit_estimate, audit_sample, beta_interval, rate_interval
+from .classifier import ReportClassifier
+from .groups import split_by_group
+from radinet_nb.annotation.label_audit import (
+    apparent_error,
+    audit_estimate,
+    audit_sample,
+    beta_interval,
+    effective_size,
+    rate_interval,
+)
+from .ngrams import ngram_counter
 from ..errors import InputError
 
 # %% ../../nbs/annotation/comparison.ipynb #291d90ad
 def report_models(
-    seed:int=0,
+    seed:int=0, # of the classifiers
 )->dict: # name to unfitted classifier
     "The four classifiers of karam2021, 4.5.1"
     return {'logistic regression':LogisticRegression(solver='liblinear', max_iter=1000, random_state=seed),
@@ -31,7 +40,7 @@ def compare_models(
     texts, # cleaned reports
     y, # 0/1
     groups, # components that must not be divided
-    runs:int=5,
+    runs:int=5, # splits
     share:float=0.2, # of the test side
     models=report_models, # seed -> {name: classifier}
 )->pd.DataFrame: # model, run, row (position in `texts`), group, target, predicted
@@ -41,11 +50,11 @@ def compare_models(
         test = split_by_group(y, groups, share, run)
         counter = ngram_counter()
         train_X, test_X = counter.fit_transform(texts[~test]), counter.transform(texts[test])
+        side = pd.DataFrame({'run':run, 'row':np.flatnonzero(test), 'group':groups[test], 'target':y[test]})
         for name,o in models(run).items():
-            predicted = o.fit(train_X, y[~test]).predict(test_X)
-            rows.append(pd.DataFrame({'model':name, 'run':run, 'row':np.flatnonzero(test), 'group':groups[test], 'target':y[test],
-                                      'predicted':predicted}))
-    return pd.concat(rows, ignore_index=True)
+            rows.append(side.assign(model=name, predicted=o.fit(train_X, y[~test]).predict(test_X)))
+    columns = ['model', 'run', 'row', 'group', 'target', 'predicted']
+    return pd.concat(rows, ignore_index=True)[columns]
 
 # %% ../../nbs/annotation/comparison.ipynb #77583b0f
 def baseline_predictions(
@@ -61,8 +70,8 @@ def baseline_predictions(
 # %% ../../nbs/annotation/comparison.ipynb #3ab19374
 def accuracy_table(
     compared:pd.DataFrame, # of `compare_models`, baselines appended
-    confidence:float=0.95,
-)->pd.DataFrame: # model, metric, value, low, high, spread over runs, errors of the two kinds in per cent of each class
+    confidence:float=0.95, # of the two-sided intervals
+)->pd.DataFrame: # model, metric, value, low, high, spread over runs; missed, false: shares of each class
     "Mean accuracy over the runs; the interval is that of a single test side, since test sides of five runs overlap"
     rows = []
     for name,o in compared.groupby('model', sort=False):
@@ -70,18 +79,21 @@ def accuracy_table(
         by_run = right.groupby('run').right.mean()
         trials = np.mean([effective_size(g.group) for _,g in o.groupby('run')])
         low, high = beta_interval(by_run.mean(), trials, confidence)
-        rows.append(dict(model=name, metric='accuracy', value=by_run.mean(), low=low, high=high, spread=by_run.std(ddof=0),
-                         missed=(o.predicted[o.target == 1] == 0).mean(), false=(o.predicted[o.target == 0] == 1).mean()))
+        missed, false = (o.predicted[o.target == 1] == 0).mean(), (o.predicted[o.target == 0] == 1).mean()
+        rows.append(dict(model=name, metric='accuracy', value=by_run.mean(), low=low, high=high,
+                         spread=by_run.std(ddof=0), missed=missed, false=false))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/annotation/comparison.ipynb #c639f6f8
 def confusion_counts(
     compared:pd.DataFrame, # of `compare_models`
-    model:str='logistic regression',
+    model:str='logistic regression', # one of those compared
 )->pd.DataFrame: # rows actual, columns predicted, mean counts of a run: Table 3
-    "The confusion matrix of one model, mean of the runs"
+    "The confusion matrix of one model, mean of the runs; InputError for a model that was not compared"
     o = compared[compared.model == model]
-    if not len(o): raise InputError(f'there is no model {model}', where='confusion matrix', mend=f'name one of {", ".join(compared.model.unique())}')
+    if not len(o):
+        raise InputError(f'there is no model {model}', where='confusion matrix',
+                         mend=f'name one of {", ".join(compared.model.unique())}')
     table = pd.crosstab(o.target, o.predicted).reindex(index=[1, 0], columns=[1, 0], fill_value=0)/o.run.nunique()
     names = ['fracture', 'no fracture']
     return table.set_axis([f'actual: {n}' for n in names]).set_axis([f'predicted: {n}' for n in names], axis=1)
@@ -92,8 +104,8 @@ def learning_curve(
     y, # 0/1
     groups, # components that must not be divided
     sizes, # labelled reports to train on
-    seed:int=0,
-    confidence:float=0.95,
+    seed:int=0, # of split, order and classifier
+    confidence:float=0.95, # of the two-sided intervals
 )->pd.DataFrame: # size, ngrams, error, low, high
     "Error on one fixed test side against the number of labelled reports"
     texts, y, groups = np.asarray(texts, dtype=object), np.asarray(y).astype(int), np.asarray(groups)
@@ -108,6 +120,13 @@ def learning_curve(
         rows.append(dict(size=size, ngrams=len(counter.vocabulary_), error=error, low=low, high=high))
     return pd.DataFrame(rows)
 
+# %% ../../nbs/annotation/comparison.ipynb #85fe7e6f
+def _audited_error(given, audit, seed, confidence):
+    "Error of labels by an audit that is checked against the truth: rate, low, high"
+    sample = audit_sample(given, audit, seed=seed)
+    found = audit_estimate(sample.assign(by_hand=sample.truth), confidence=confidence).loc['error']
+    return dict(audit=found.rate, low=found.low, high=found.high)
+
 # %% ../../nbs/annotation/comparison.ipynb #29293653
 def noise_curve(
     texts, # cleaned reports
@@ -116,22 +135,22 @@ def noise_curve(
     rates, # shares of labels turned over
     audit:int=200, # reports of the audit sample
     draws:int=20, # noisy test sides, whose mean is shown
-    seed:int=0,
-    confidence:float=0.95,
+    seed:int=0, # of split, noise, classifier and sample
+    confidence:float=0.95, # of the audit's interval
 )->pd.DataFrame: # noise, true_error, apparent, theory, audit, low, high
-    "Wrong labels in training and test: what a noisy test shows, what theory expects of it, and what an audit finds"
+    "Wrong labels in training and test: what a noisy test shows, what theory expects of it, what an audit finds"
     texts, y, groups, rows = np.asarray(texts, dtype=object), np.asarray(y).astype(int), np.asarray(groups), []
     test, counter = split_by_group(y, groups, share=0.5, seed=seed), ngram_counter()
-    X, held = counter.fit_transform(texts[~test]), counter.transform(texts[test])
+    X, held_out = counter.fit_transform(texts[~test]), counter.transform(texts[test])
     for rate in rates:
         rng = np.random.default_rng([seed, round(1000*rate)])
-        shown = np.where(rng.random(len(y)) < rate, 1-y, y)[~test]
-        p = ReportClassifier(seed=seed).fit(X, shown, groups[~test]).predict_proba(held)[:, 1]
+        turned = np.where(rng.random(len(y)) < rate, 1-y, y)[~test]
+        p = ReportClassifier(seed=seed).fit(X, turned, groups[~test]).predict_proba(held_out)[:, 1]
         given = pd.DataFrame({'label':(p > 0.5).astype(int), 'confidence':np.maximum(p, 1-p), 'truth':y[test]})
         error = (given.label != given.truth).mean()
-        sample = audit_sample(given, audit, seed=seed)
-        found = audit_estimate(sample.assign(by_hand=sample.truth), confidence=confidence).loc['error']
-        seen = np.mean([(given.label != np.where(rng.random(len(given)) < rate, 1-given.truth, given.truth)).mean() for _ in range(draws)])
-        rows.append(dict(noise=rate, true_error=error, apparent=seen, theory=apparent_error(error, rate),
-                         audit=found.rate, low=found.low, high=found.high))
+        audited = _audited_error(given, audit, seed, confidence)
+        turns = (rng.random(len(given)) < rate for _ in range(draws))
+        apparent = np.mean([(given.label != np.where(o, 1-given.truth, given.truth)).mean() for o in turns])
+        expected = apparent_error(error, rate)
+        rows.append(dict(noise=rate, true_error=error, apparent=apparent, theory=expected, **audited))
     return pd.DataFrame(rows)

@@ -19,8 +19,9 @@ def discordant(
     b:int, # cases that the second got right
     n:int, # cases, the same for both
 )->dict: # 'most' and 'least' overlap of errors -> (only the first right, only the second right)
-    "The fewest and the most cases on which two readers can have differed"
-    if not (0<=a<=n and 0<=b<=n): raise InputError(f'{a} and {b} right of {n}', mend='give counts between 0 and the number of cases')
+    "The fewest and the most cases on which two readers can have differed; InputError for impossible counts"
+    if not (0<=a<=n and 0<=b<=n):
+        raise InputError(f'{a} and {b} right of {n}', mend='give counts between 0 and the number of cases')
     most, least = min(a, b), max(0, a+b-n) # cases that both got right
     return dict(most=(a-most, b-most), least=(a-least, b-least))
 
@@ -31,7 +32,7 @@ def tango(
     n:int, # cases
     difference, # supposed true difference of the proportions, first minus second
 )->np.ndarray: # z
-    "Tango's score statistic for a paired difference of proportions"
+    "Score statistic for a paired difference of proportions (Tango 1998)"
     first, second, difference = (np.asarray(o, float) for o in (first, second, difference))
     # maximum likelihood of the discordance in favor of the second, under the supposed difference
     b, c = -first-second+(2*n-first+second)*difference, -second*difference*(1-difference)
@@ -48,7 +49,7 @@ def paired_interval(
     n:int, # cases
     confidence:float=0.95, # of the two-sided interval
 )->tuple: # low, high
-    "Tango's score interval of a paired difference of proportions"
+    "Score interval of a paired difference of proportions (Tango 1998)"
     z, at = norm.ppf((1+confidence)/2), (first-second)/n
     low = -1. if tango(first, second, n, -1+1e-9)<z else brentq(lambda d: tango(first, second, n, d)-z, -1+1e-9, at)
     high = 1. if tango(first, second, n, 1-1e-9)>-z else brentq(lambda d: tango(first, second, n, d)+z, at, 1-1e-9)
@@ -59,11 +60,12 @@ def noninferiority(
     first:int, # cases that only the first reader got right
     second:int, # cases that only the second got right
     n:int, # cases
-    margin:float=0.05, # the loss that would still count as similar
+    margin:float=0.05, # the loss that would still count as similar, a share
     grid:int=200, # values of the unknown discordance to maximize over
 )->float: # one-sided p
-    "Exact unconditional p-value of 'worse by the margin or more' for two readers of the same cases"
-    if not 0<margin<1: raise InputError(f'margin {margin}', where='noninferiority', mend='give a share between 0 and 1, e.g. 0.05')
+    "Exact unconditional p-value of 'worse by the margin or more'; InputError for a margin outside (0, 1)"
+    if not 0<margin<1:
+        raise InputError(f'margin {margin}', where='noninferiority', mend='give a share between 0 and 1, e.g. 0.05')
     x, y = np.triu_indices(n+1)
     y = y-x # all pairs of discordant counts with sum up to n
     good = tango(x, y, n, -margin)>=tango(first, second, n, -margin)-1e-9
@@ -83,7 +85,7 @@ def similar(
     a:int, # cases that the first reader got right
     b:int, # cases that the second got right
     n:int, # cases, the same for both
-    margin:float=0.05, # the loss that would still count as similar
+    margin:float=0.05, # the loss that would still count as similar, a share
     confidence:float=0.95, # of the intervals
 )->pd.DataFrame: # overlap, first, second, difference, low, high, p: one row a bound of the overlap
     "What two accuracies on the same cases say of each other, at the most and the least overlap of errors"

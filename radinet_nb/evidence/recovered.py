@@ -14,7 +14,9 @@ import pandas as pd
 
 from ..errors import InputError
 from .equivalence import similar
-from .solver import COUNTS, READINGS, contradictions, fits, implied, matrices, printed_interval
+from .confusion import COUNTS, READINGS, fits
+from .printed import printed_interval
+from .solver import contradictions, implied_values, matrices
 
 # %% ../../nbs/evidence/recovered.ipynb #d91efe34
 #: MURA v1.1, validation set: (abnormal, normal)
@@ -43,7 +45,7 @@ def recover_row(
     found = pd.concat([o['found'] for o in sets]).drop_duplicates() if sets else pd.DataFrame(columns=COUNTS)
     if len(found)!=1: return dict.fromkeys(COUNTS, pd.NA) | dict(odd=', '.join(printed), agree=0)
     odd = [o for o in printed if any(o in s['dropped'] for s in sets)]
-    values = {f'recovered_{o.metric}':o.low for o in implied(found, printed).itertuples()}
+    values = {f'recovered_{o.metric}':o.low for o in implied_values(found, printed).itertuples()}
     return found.iloc[0].to_dict() | dict(odd=', '.join(odd), agree=len(printed)-len(odd)) | values
 
 # %% ../../nbs/evidence/recovered.ipynb #18addb48
@@ -138,6 +140,6 @@ def kappa_by_reading(
     for counted,pair in counts.items():
         for reading in READINGS:
             found = matrices(row, *pair, reading=reading)
-            low, high = implied(found, ('kappa',)).iloc[0][['low', 'high']] if len(found) else (np.nan, np.nan)
+            low, high = implied_values(found, ('kappa',)).iloc[0][['low', 'high']] if len(found) else (np.nan, np.nan)
             res.append(dict(counted=counted, reading=reading, matrices=len(found), kappa_low=low, kappa_high=high))
     return pd.DataFrame(res).astype(dict(kappa_low=float, kappa_high=float))

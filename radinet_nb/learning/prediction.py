@@ -15,7 +15,7 @@ import torch
 from ..data.cache import ImageCache
 from ..data.loaders import eval_loader
 from ..data.runs import Run
-from ..data.studies import check_disjoint
+from ..data.guard import check_disjoint
 from ..errors import InputError
 from .devices import best_device
 from .networks import Network

@@ -19,7 +19,7 @@ from ..data.runs import Run, load_run, write_text
 from ..errors import InputError
 from ..learning.weights import network_from_weights
 from .folder import read_config, write_model
-from ..results.page import interval_text
+from ..data.tables import interval_text
 
 # %% ../../nbs/models/card.ipynb #db8a8296
 def unit_of(run:Run)->str: # `pair` or `view`

@@ -12,9 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..annotation.classifier import effective_size
 from ..annotation.comparison import confusion_counts
-from ..annotation.label_audit import beta_interval
+from ..annotation.label_audit import beta_interval, effective_size
 from .figures import COLORS, MARKERS, finish, style
 from ..evidence.published import published
 

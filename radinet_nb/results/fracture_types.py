@@ -12,7 +12,8 @@ import pandas as pd
 from ..analysis.metrics import arrays, bootstrap, evaluate, percentile_interval, rank_metrics
 from ..data.runs import load_run
 from ..errors import InputError
-from .figures import finish, performance_figure, style
+from .figures import finish, style
+from .performance_figures import performance_figure
 from .performance import average_seeds, by_model
 
 # %% ../../nbs/results/fracture_types.ipynb #5c3019e2

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ...evidence.published import printed_table, published
 from ...evidence.recovered import MURA_IMAGES
-from ...evidence.solver import contradictions, implied, matrices
+from ...evidence.solver import contradictions, implied_values, matrices
 
 # %% ../../../nbs/papers/karam2021/checks.ipynb #ac8d0039
 def table4_values()->pd.DataFrame: # float, in percent; index dataset and model, one column a metric
@@ -56,7 +56,7 @@ def beats_mura()->tuple[bool, str]: # whether the sentence holds, and why
     base = published('karam2021', 'table5').query('model=="MURA baseline"').set_index('dataset').value
     found = {o:matrices(rows.loc[o, ['recall', 'f1']].to_dict(), *MURA_IMAGES[o.lower()])
              for o in ('Finger', 'Elbow', 'Shoulder')}
-    kappa = {o:implied(v, ('kappa',)).high.item() for o,v in found.items()}
+    kappa = {o:implied_values(v, ('kappa',)).high.item() for o,v in found.items()}
     compared = ', '.join(f'{o} {v:.1f} against {base[o]:g}' for o,v in kappa.items())
     constant = 100*max(MURA_IMAGES['finger'])/sum(MURA_IMAGES['finger'])
     holds = base['Finger']>=constant or all(v>base[o] for o,v in kappa.items())

@@ -8,9 +8,9 @@ __all__ = ['FIG10', 'matrix_for', 'margin_readings', 'possible_reading', 'in_ord
 # %% ../../../nbs/papers/karam2021/margins.ipynb #430edc61
 import pandas as pd
 
-from ...evidence.audit import other_bar
+from ...evidence.printed import other_bar
 from ...evidence.published import published, with_published
-from ...evidence.solver import region
+from ...evidence.unknown_counts import region
 from .models import MODELS
 from ...results.performance import by_model, model_table, paired_differences
 

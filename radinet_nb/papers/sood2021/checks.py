@@ -8,7 +8,7 @@ __all__ = ['MURA_QUOTED', 'VALIDATION', 'CHECKS', 'best_model', 'kappa_on_par', 
 # %% ../../../nbs/papers/sood2021/checks.ipynb #9fdbae37
 from ...evidence.published import printed_table
 from ...evidence.recovered import MURA_IMAGES, MURA_STUDIES, MURA_TRAIN, kappa_by_reading
-from ...evidence.solver import printed_interval
+from ...evidence.printed import printed_interval
 
 # %% ../../../nbs/papers/sood2021/checks.ipynb #0165e6a9
 #: what the text says of MURA: images and the kappa of its radiologists in percent (Abstract), studies (Section 3) and
