@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
-from .activations import evaluating, hooked
+from .activations import hooked
 from ..data.collections import upright_size
 from ..data.dicom import is_dicom
 from ..errors import InputError
@@ -182,6 +182,7 @@ def feature_numbers(
             known = [i for i, o in enumerate(masks) if o is not None and o.any()]
             values = concentration(shares[known], np.stack([masks[i] for i in known])) if known else np.array([])
             bounds = patient_mean(values, patients[known], confidence)
-            row |= dict(zip((name, f'{name}_low', f'{name}_high'), bounds, strict=True)) | {f'{name}_images': len(known)}
+            row |= dict(zip((name, f'{name}_low', f'{name}_high'), bounds, strict=True))
+            row[f'{name}_images'] = len(known)
         found.append(row)
     return pd.DataFrame(found)

@@ -127,8 +127,7 @@ def recall_at(
     rates=RATES, # false positives an image
 )->np.ndarray: # (resamples, rates); NaN where recall is
     "Best recall among the thresholds that keep to each rate; 0 where none does"
-    # a rate of 0.1 must admit 1 in 10 whatever the rounding of 1/10
-    ok = fp[:,None]<=np.asarray(rates)[:,None]+1e-9
+    ok = fp[:,None]<=np.asarray(rates)[:,None]+1e-9  # a rate of 0.1 admits 1 in 10 whatever the rounding of 1/10
     best = np.where(ok, recall[:,None], 0).max(-1, initial=0)
     undefined = np.isnan(recall).all(1) if recall.shape[1] else np.zeros(len(recall), bool)
     return np.where(undefined[:,None], np.nan, best)

@@ -15,15 +15,14 @@ from .decisions import check_one_run
 from .resampling import bootstrap
 from ..errors import InputError
 
-# %% ../../nbs/analysis/multiclass.ipynb #a0ee3e14
+# %% ../../nbs/analysis/multiclass.ipynb #86dc56ef
 def class_metrics(
     confusion, # (resamples, classes, classes): rows truth, columns calls
 )->dict: # metric -> array (resamples,)
     "Accuracy, macro precision, recall and F1, and Cohen's kappa of confusion matrices"
     hit, truth, called = np.einsum('bii->bi', confusion), confusion.sum(2), confusion.sum(1)
-    n = truth.sum(1)
+    n, chance = truth.sum(1), (truth*called).sum(1)
     def macro(x): return ratio(np.nansum(x, axis=1), (~np.isnan(x)).sum(1))
-    chance = (truth*called).sum(1)
     return dict(accuracy=ratio(hit.sum(1), n), macro_precision=macro(ratio(hit, called)),
                 macro_recall=macro(ratio(hit, truth)), macro_f1=macro(ratio(2*hit, truth+called)),
                 kappa=ratio(n*hit.sum(1)-chance, n*n-chance))

@@ -40,7 +40,7 @@ def rank_metrics(
     tp /= np.maximum(called, 1e-12)
     return dict(auc=auc, average_precision=ratio(np.einsum('bi,bi->b', wp, tp), npos))
 
-# %% ../../nbs/analysis/roc.ipynb #7ba3bd32
+# %% ../../nbs/analysis/roc.ipynb #b0de4e38
 def roc_at(
     tp, # positives called, at each corner of the curve, rising
     fp, # negatives called, at each corner
@@ -49,8 +49,7 @@ def roc_at(
     "Read one ROC curve at false positive rates"
     if tp[-1]==0 or fp[-1]==0: return np.full(len(rates), np.nan)
     fpr, tpr = np.r_[0, fp/fp[-1]], np.r_[0, tp/tp[-1]]
-    # where the curve climbs straight up, a rate has its highest point
-    last = np.r_[np.diff(fpr)>0, True]
+    last = np.r_[np.diff(fpr)>0, True]  # where the curve climbs straight up, a rate has its highest point
     return np.interp(rates, fpr[last], tpr[last])
 
 # %% ../../nbs/analysis/roc.ipynb #cc4aa1dd
