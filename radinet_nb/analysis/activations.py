@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REDUCTIONS', 'spread_places', 'frequency_weights', 'frequencies', 'as_maps', 'reduce_maps', 'hooked', 'evaluating',
-           'activation_batches', 'activations', 'layer_shapes', 'memory_ahead']
+           'activation_batches', 'activations', 'memory_ahead']
 
 # %% ../../nbs/analysis/activations.ipynb #6ee26e9d
 import math
@@ -157,17 +157,6 @@ def activations(
     axis = parts[0][next(iter(parts[0]))].ndim - 2
     # layer by layer, with its parts released, so that little is held twice
     return {o: torch.cat([p.pop(o).cpu() for p in parts], axis).numpy() for o in list(parts[0])}
-
-# %% ../../nbs/analysis/activations.ipynb #ca367d21
-def layer_shapes(
-    model:nn.Module, # a network
-    example:torch.Tensor, # one input, or a few, of the size that will be used
-    layers:list|None=None, # names of modules; None: `layers_of(model)`
-    **reduction, # of `reduce_maps`
-) -> pd.Series: # features a layer
-    "Features of each layer after reduction, from one forward pass"
-    found = activations(model, [example[:1]], layers, **reduction)
-    return pd.Series({k: v.shape[-1] for k, v in found.items()}, name='features')
 
 # %% ../../nbs/analysis/activations.ipynb #c09c9eb2
 def memory_ahead(

@@ -74,12 +74,12 @@ def gap_counts(
     twice = at.twice[name] if 'twice' in at else np.nan
     return at.low[name] > 0 and at.value[name] >= max(least, 0 if np.isnan(twice) else abs(twice))
 
-# %% ../../../nbs/papers/karam2021/depth.ipynb #da8c8a56
+# %% ../../../nbs/papers/karam2021/depth.ipynb #5f333fa6
 def sentence_test(
     at:pd.DataFrame, # of `depth_table` by name; column `twice` optional
     sentence:str, # a key of `SENTENCES`
     least:float, # share of what is possible from which a gap counts
-) -> tuple: # whether the sentence is reproduced; whether its direction is; the number beside it, in words
+) -> tuple: # whether the sentence is reproduced; whether its direction is; a number to compare with, in words
     "The test of one sentence on Fig. 14"
     value = at.value
     if sentence == 'early':
@@ -87,10 +87,10 @@ def sentence_test(
         return above and gap_counts(at, 'early_gap', least), above, f"mirrored {value['mirrored']:.2f}"
     if sentence == 'last':
         less = value['last_best'] < value['others_best']-least
-        beside = f"ImageNet_wrist's own last {value['mirrored_last']:.2f}"
-        return at.high['last_best'] < .1 and less, less, f"other layers {value['others_best']:.2f}, {beside}"
-    beside = 'mean gap between a pair of depths and its mirror image'
-    return gap_counts(at, 'earlier', least), value['earlier'] > 0, beside
+        context = f"ImageNet_wrist's own last {value['mirrored_last']:.2f}"
+        return at.high['last_best'] < .1 and less, less, f"other layers {value['others_best']:.2f}, {context}"
+    context = 'mean gap between a pair of depths and its mirror image'
+    return gap_counts(at, 'earlier', least), value['earlier'] > 0, context
 
 # %% ../../../nbs/papers/karam2021/depth.ipynb #efcb84f7
 def judge_depth(
@@ -106,7 +106,7 @@ def judge_depth(
     if np.isnan(o.value) or np.isnan(o.low):
         return dict(verdict='not testable on this data', effect=np.nan, low=np.nan, high=np.nan,
                     says='too few samples for the width of the layers')
-    reproduced, direction, beside = sentence_test(at, sentence, least)
+    reproduced, direction, context = sentence_test(at, sentence, least)
     verdict = 'reproduced' if reproduced else 'direction only' if direction else 'not reproduced'
     return dict(verdict=verdict, effect=float(o.value), low=float(o.low), high=float(o.high),
-                says=f'share above chance; {beside}')
+                says=f'share above chance; {context}')
