@@ -20,7 +20,9 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-from radinet_nb.analysis.metrics import METRICS, draw_clusters, evaluate, measure
+from radinet_nb.analysis.binary import METRICS, measure
+from radinet_nb.analysis.metrics import evaluate
+from radinet_nb.analysis.resampling import draw_clusters
 
 STUDIES, PATIENTS, RESAMPLES, LOOPED, REPEATS = 3197, 2400, 2000, 60, 7
 

@@ -4,7 +4,7 @@
 
 Widths are those that DenseNet-169 has at its 16 default layers. Contestants, each in a process of its own, on the same float32 activations:
 
-- ours: `radinet_nb.analysis.grids.similarity_grid`
+- ours: `radinet_nb.analysis.similarity_grid.similarity_grid`
 - svcca: `get_cca_similarity` of github.com/google/svcca for each pair, where its checkout is named; what the field has used
 - statsmodels: `statsmodels.multivariate.cancorr.CanCorr` for each pair, what a user would install today
 
@@ -49,7 +49,7 @@ def chosen(pairs):
 
 
 def ours(a, b, device='cpu'):
-    from radinet_nb.analysis.grids import similarity_grid
+    from radinet_nb.analysis.similarity_grid import similarity_grid
     return similarity_grid(a, b, 'cca', min_ratio=3, device=device).value.to_numpy()
 
 
@@ -80,7 +80,7 @@ def run(who, out, args):
     a, b = networks(args.samples)
     pairs = [(list(a.values())[i], list(b.values())[j]) for i, j in chosen(args.pairs)]
     if who in ('ours', 'gpu'):
-        import radinet_nb.analysis.grids  # noqa: F401
+        import radinet_nb.analysis.similarity_grid  # noqa: F401
     else: import statsmodels.multivariate.cancorr  # noqa: F401
     before, start, busy = peak(), time.perf_counter(), time.process_time()
     if who == 'ours': values = ours(a, b)

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from radinet_nb.analysis.metrics import roc_band
-from radinet_nb.analysis.readers import agreement, difficulty_share, misclassified, regions
+from radinet_nb.analysis.roc import roc_band
+from radinet_nb.analysis.misclassification import difficulty_share, misclassified, regions
+from radinet_nb.analysis.reader_agreement import agreement
 from radinet_nb.data.notebooks import find_notebook
 from radinet_nb.errors import InputError
 from radinet_nb.papers.karam2021.clinical_tables import clinical_table, table6_lines

@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from radinet_nb.analysis.froc import froc, tally
-from radinet_nb.analysis.metrics import calibration_line, choose_threshold, evaluate, evaluate_classes
+from radinet_nb.analysis.calibration import calibration_line
+from radinet_nb.analysis.froc import froc, recall_at, tally
+from radinet_nb.analysis.decisions import choose_threshold
+from radinet_nb.analysis.metrics import evaluate
+from radinet_nb.analysis.multiclass import evaluate_classes
 from radinet_nb.analysis.significance import delong
 from radinet_nb.errors import InputError
 
@@ -18,7 +21,8 @@ DATA = Path(os.environ.get('RADINET_DATA', Path(__file__).parents[1]/'..'/'share
 def test_published_values_are_the_shared_ones():
     from radinet_nb.evidence.published import read_published
     shared = DATA.parent/'published'/'published.csv'
-    if not shared.exists(): pytest.skip(f'no {shared.name} beside the shared data: nothing to compare the package copy with')
+    if not shared.exists():
+        pytest.skip(f'no {shared.name} beside the shared data: nothing to compare the package copy with')
     pd.testing.assert_frame_equal(read_published(), pd.read_csv(shared, keep_default_na=False))
 
 
@@ -71,8 +75,8 @@ def test_froc_agrees_with_brute_force(rule, limit, hit, cases):
 def test_froc_bootstrap_weights_are_repeated_images():
     rng = np.random.default_rng(2)
     truths = [[[5, 5, 15, 15]] if i % 2 else [] for i in range(12)]
-    detections = [(np.column_stack([c := rng.integers(0, 15, (3, 2)), c + 6]), rng.random(3).round(1)) for _ in range(12)]
-    from radinet_nb.analysis.froc import recall_at
+    detections = [(np.column_stack([c := rng.integers(0, 15, (3, 2)), c + 6]), rng.random(3).round(1))
+                  for _ in range(12)]
     counts = tally(detections, truths)
     rows = rng.integers(0, 12, 12)
     by_rows = froc(tally([detections[i] for i in rows], [truths[i] for i in rows], np.zeros(12))).value
@@ -83,8 +87,10 @@ def test_froc_bootstrap_weights_are_repeated_images():
 
 def random_predictions(rng, n):
     y = rng.integers(0, 2, n)
-    return pd.DataFrame(dict(run='a', patient=rng.integers(0, max(1, n//2), n), study=np.arange(n), view=np.arange(n), target=y,
-                             probability=rng.choice([rng.random(n), rng.random(n).round(1), np.full(n, .5)])))
+    patient = rng.integers(0, max(1, n//2), n)
+    probability = rng.choice([rng.random(n), rng.random(n).round(1), np.full(n, .5)])
+    return pd.DataFrame(dict(run='a', patient=patient, study=np.arange(n), view=np.arange(n), target=y,
+                             probability=probability))
 
 
 def sklearn_value(metric, y, p, called):
@@ -105,7 +111,8 @@ def sklearn_value(metric, y, p, called):
 def test_metrics_agree_with_scikit_learn_on_random_and_degenerate_data():
     rng = np.random.default_rng(0)
     cases = [random_predictions(rng, n) for n in [0, 1, 1, 2, 2, 3, 3, 5, 8, 20, 60]*12]
-    cases += [o.assign(target=c) for o in cases[:33] for c in (0, 1)] + [o.assign(probability=o.target*1.) for o in cases[:33]]
+    cases += [o.assign(target=c) for o in cases[:33] for c in (0, 1)]
+    cases += [o.assign(probability=o.target*1.) for o in cases[:33]]
     for d in cases:
         y, p = d.target.to_numpy(int), d.probability.to_numpy(float)
         t = float(rng.choice([0, .3, .5, 1]))
@@ -131,14 +138,14 @@ def test_multi_class_agrees_with_scikit_learn():
 
 def test_threshold_is_the_best_of_all_cuts():
     rng = np.random.default_rng(2)
-    for rule in ('youden', 'accuracy', 'f1'):
+    rules = dict(youden=sk.balanced_accuracy_score, accuracy=sk.accuracy_score, f1=sk.f1_score)
+    for rule, score in rules.items():
         for _ in range(50):
             d = random_predictions(rng, 25)
             if d.target.nunique() < 2: continue
             y, p = d.target.to_numpy(), d.probability.to_numpy()
-            score = dict(youden=lambda t: sk.balanced_accuracy_score(y, p >= t), accuracy=lambda t: sk.accuracy_score(y, p >= t),  # noqa: B023
-                         f1=lambda t: sk.f1_score(y, p >= t))[rule]  # noqa: B023
-            assert score(choose_threshold(d, rule)) == pytest.approx(max(score(t) for t in [*np.unique(p), 1.1]))
+            best = max(score(y, p >= t) for t in [*np.unique(p), 1.1])
+            assert score(y, p >= choose_threshold(d, rule)) == pytest.approx(best)
 
 
 def test_delong_and_calibration_agree_with_statsmodels_and_jackknife():

@@ -7,22 +7,16 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from radinet_nb.analysis.readers import (
-    agreement,
-    combine_views,
-    evaluate_readers,
-    influence,
-    merits,
-    misclassified,
-    non_inferiority,
-    obuchowski_rockette,
-    regions,
-)
+from radinet_nb.analysis.misclassification import misclassified, regions
+from radinet_nb.analysis.multireader import influence, merits, obuchowski_rockette
+from radinet_nb.analysis.ratings import combine_views
+from radinet_nb.analysis.reader_agreement import agreement
+from radinet_nb.analysis.readers import evaluate_readers, non_inferiority
 from radinet_nb.errors import InputError
 
 DATA = Path(os.environ.get('RADINET_DATA', Path(__file__).parents[1]/'..'/'shared'/'data'))
-MERIT = dict(auc=sk.roc_auc_score, sensitivity=sk.recall_score, accuracy=sk.accuracy_score, balanced_accuracy=sk.balanced_accuracy_score,
-             specificity=lambda y, x: sk.recall_score(1-y, 1-x))
+MERIT = dict(auc=sk.roc_auc_score, sensitivity=sk.recall_score, accuracy=sk.accuracy_score,
+             balanced_accuracy=sk.balanced_accuracy_score, specificity=lambda y, x: sk.recall_score(1-y, 1-x))
 
 
 def study(seed, modalities=2, readers=4, cases=60, binary=False):
@@ -59,7 +53,8 @@ def test_jackknife_by_influence_is_leave_one_out(merit):
 def test_printed_analysis_of_van_dyke():
     "From areas and error covariances as MRMCaov's guide prints them to its other digits"
     t, r = 2, 5
-    values = pd.DataFrame([[.9196457, .8587762, .9038647, .9731079, .8297907], [.9478261, .9053140, .9217391, .9993559, .9299517]])
+    values = pd.DataFrame([[.9196457, .8587762, .9038647, .9731079, .8297907],
+                           [.9478261, .9053140, .9217391, .9993559, .9299517]])
     same_t, same_r = np.kron(np.eye(t), np.ones((r, r))), np.kron(np.ones((t, t)), np.eye(r))
 
     def matrix(error, c1, c2, c3): return c3 + (c2-c3)*same_t + (c1-c3)*same_r + (error-c1-c2+c3)*same_t*same_r
@@ -73,12 +68,14 @@ def test_printed_analysis_of_van_dyke():
 
 
 def test_raw_ratings_of_van_dyke():
-    "From the 1,140 ratings to the digits that MRMCaov's guide prints; the ratings are data of that package (VanDyke, as CSV) and not ours to copy"
+    "From the 1,140 ratings, which are data of the package MRMCaov and not ours to copy, to the digits that its guide prints"
     path = DATA/'readers_van_dyke'/'VanDyke.csv'
-    if not path.exists(): pytest.skip('no shared/data/readers_van_dyke/VanDyke.csv: write it from the R package MRMCaov to run this')
+    if not path.exists():
+        pytest.skip('no shared/data/readers_van_dyke/VanDyke.csv: write it from the R package MRMCaov to run this')
     d = pd.read_csv(path).rename(columns=dict(treatment='modality'))[['reader', 'modality', 'case', 'truth', 'rating']]
     found = obuchowski_rockette(*merits(d))
-    assert [round(found['components'][o], 10) for o in ('error', 'cov1', 'cov2', 'cov3')] == [.0007921325, .0003420090, .0003395265, .0002358497]
+    printed = dict(error=.0007921325, cov1=.0003420090, cov2=.0003395265, cov3=.0002358497)
+    assert {o: round(found['components'][o], 10) for o in printed} == printed
     assert [found['test'][o] for o in ('F', 'df2', 'p')] == pytest.approx([4.484854, 15.06611, .05123303], rel=1e-6)
     jackknife = obuchowski_rockette(*merits(d, covariance='jackknife'), readers='fixed')
     assert [jackknife['test'][o] for o in ('X2', 'p')] == pytest.approx([5.475953, .01927984], rel=1e-6)
@@ -103,7 +100,8 @@ def test_a_patient_with_two_identical_cases_is_one_case():
 
 def test_views_combine_as_the_paper_says():
     rng = np.random.default_rng(0)
-    d = pd.DataFrame([(r, c, v, c % 2) for r in 'AB' for c in range(30) for v in 'fl'], columns=['reader', 'case', 'view', 'truth'])
+    d = pd.DataFrame([(r, c, v, c % 2) for r in 'AB' for c in range(30) for v in 'fl'],
+                     columns=['reader', 'case', 'view', 'truth'])
     d['rating'] = rng.integers(0, 2, len(d))
     both = d.pivot(index=['reader', 'case'], columns='view', values='rating').reset_index()
     assert combine_views(d, 'conjunction').rating.tolist() == (both.f & both.l).tolist()
@@ -143,8 +141,10 @@ def test_regions_count_every_error_once():
 def test_printed_accuracies_of_real_pathologists():
     "Tabata 2019 prints accuracies of 0.632 to 0.843; the released data give each end one unit of the last digit less"
     path = DATA/'readers_mitotic'/'dfClassify20180627.csv'
-    if not path.exists(): pytest.skip('no shared/data/readers_mitotic beside the checkout; set RADINET_DATA to run this')
-    d = pd.read_csv(path).melt(['targetID', 'modalityID', 'truth'], [f'observer.{i}' for i in range(1, 6)], 'reader', 'rating')
+    if not path.exists():
+        pytest.skip('no shared/data/readers_mitotic beside the checkout; set RADINET_DATA to run this')
+    observers = [f'observer.{i}' for i in range(1, 6)]
+    d = pd.read_csv(path).melt(['targetID', 'modalityID', 'truth'], observers, 'reader', 'rating')
     d = d.rename(columns=dict(targetID='case', modalityID='modality'))
     values, cov = merits(d, 'balanced_accuracy')
     for (m, r), g in d.groupby(['modality', 'reader']):
@@ -157,9 +157,11 @@ def test_printed_difference_of_viper():
     path = DATA/'readers_viper'/'viperObs.csv'
     if not path.exists(): pytest.skip('no shared/data/readers_viper beside the checkout; set RADINET_DATA to run this')
     d = pd.read_csv(path).query('subStudyLabel=="challengeHighP"')
-    d = d.rename(columns=dict(readerID='reader', caseID='case', modalityID='modality', score='rating', cancerStatus455='truth'))
+    d = d.rename(columns=dict(readerID='reader', caseID='case', modalityID='modality', score='rating',
+                              cancerStatus455='truth'))
     values, cov = merits(d)
-    for (m, r), g in d.groupby(['modality', 'reader']): assert values.loc[m, r] == pytest.approx(sk.roc_auc_score(g.truth, g.rating))
+    for (m, r), g in d.groupby(['modality', 'reader']):
+        assert values.loc[m, r] == pytest.approx(sk.roc_auc_score(g.truth, g.rating))
     counts = d.groupby(['modality', 'reader']).truth.agg(pos='sum', n='size')
     pairs = (counts.pos*(counts.n-counts.pos)).unstack('reader')
     weighted = (values*pairs).sum(axis=1)/pairs.sum(axis=1)

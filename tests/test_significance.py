@@ -9,7 +9,7 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from radinet_nb.analysis.metrics import wilson
+from radinet_nb.analysis.counts import wilson
 from radinet_nb.analysis.significance import adjust, auc_interval, delong, delong_test, mcnemar, permutation_test
 
 
@@ -31,7 +31,8 @@ def test_delong_agrees_with_every_pair_counted_and_with_mann_whitney():
     for i in range(100):
         n = int(rng.integers(4, 25))
         y = np.r_[0, 0, 1, 1, rng.integers(0, 2, n-4)]
-        scores = [rng.random((2, n)), rng.integers(0, 3, (2, n)).astype(float), np.tile(y, (2, 1)) + rng.integers(0, 2, (2, n))][i % 3]
+        scores = [rng.random((2, n)), rng.integers(0, 3, (2, n)).astype(float),
+                  np.tile(y, (2, 1)) + rng.integers(0, 2, (2, n))][i % 3]
         auc, cov = delong(y, scores)
         expected, covariance = by_pairs(y, scores)
         assert auc == pytest.approx(expected) and cov == pytest.approx(covariance, abs=1e-12)
@@ -39,10 +40,13 @@ def test_delong_agrees_with_every_pair_counted_and_with_mann_whitney():
         assert auc[0] == pytest.approx(u/((y == 1).sum()*(y == 0).sum()))
 
 
-def frame(y, p): return pd.DataFrame(dict(patient=np.arange(len(y)), study=np.arange(len(y)), target=y, probability=np.asarray(p, float)))
+def frame(y, p):
+    row = np.arange(len(y))
+    return pd.DataFrame(dict(patient=row, study=row, target=y, probability=np.asarray(p, float)))
 
 
-DEGENERATE = [([1, 1, 1], [.1, .2, .3]), ([0, 0], [.1, .2]), ([1], [.5]), ([], []), ([0, 1], [.2, .8]), ([0, 0, 1], [.1, .2, .3])]
+DEGENERATE = [([1, 1, 1], [.1, .2, .3]), ([0, 0], [.1, .2]), ([1], [.5]), ([], []), ([0, 1], [.2, .8]),
+              ([0, 0, 1], [.1, .2, .3])]
 
 
 @pytest.mark.parametrize(('y', 'p'), DEGENERATE)
@@ -68,7 +72,8 @@ def test_exact_mcnemar_agrees_with_statsmodels():
         y = rng.integers(0, 2, n)
         mine = mcnemar(frame(y, rng.random(n)), frame(y, rng.random(n)))
         table = [[0, mine['a_only']], [mine['b_only'], 0]]
-        assert mine['p'] == pytest.approx(sm_mcnemar(table, exact=True).pvalue if mine['a_only'] + mine['b_only'] else 1)
+        expected = sm_mcnemar(table, exact=True).pvalue if mine['a_only'] + mine['b_only'] else 1
+        assert mine['p'] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('metric', ['auc', 'accuracy', 'kappa'])

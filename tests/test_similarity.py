@@ -1,4 +1,4 @@
-"""Similarity of representations against references written out in full, public implementations, and inputs on which those fail"""
+"""Similarity of representations against references in full, public implementations, and inputs on which those fail"""
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,9 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radinet_nb.analysis.activations import activation_batches, activations, frequencies, layers_of, memory_ahead
-from radinet_nb.analysis.grids import bootstrap, cka_streamed, grid_difference, jackknife, permutation_null, similarity_grid, split_half
-from radinet_nb.analysis.similarity import MEASURES, correlations, decompose, null_cca, null_level, similarity, strong_directions
+from radinet_nb.analysis.activations import activation_batches, activations, frequencies, memory_ahead
+from radinet_nb.analysis.bases import decompose
+from radinet_nb.analysis.grids import bootstrap_grid, grid_difference, jackknife, permutation_null, split_half
+from radinet_nb.analysis.layers import layers_of
+from radinet_nb.analysis.similarity import MEASURES, correlations, null_cca, null_level, similarity, strong_directions
+from radinet_nb.analysis.similarity_grid import similarity_grid
+from radinet_nb.analysis.streamed_cka import cka_streamed
 from radinet_nb.errors import InputError
 
 torch.set_num_threads(1)
@@ -24,7 +28,7 @@ def pair(n=300, p=12, q=9, noise=1., seed=0, dtype='float64'):
 def rotation(p, seed=1): return np.linalg.qr(np.random.default_rng(seed).normal(size=(p, p)))[0]
 
 
-# ---- references in float64, each by another road than the library's
+# ---- references in float64, each computed in another way than the library's
 
 def ref_correlations(x, y):
     "Square roots of the eigenvalues of Sxx^-1 Sxy Syy^-1 Syx"
@@ -43,7 +47,7 @@ def ref(measure, x, y):
             k = np.searchsorted(np.cumsum(s**2)/np.sum(s**2), .99) + 1
             return u[:, :k]*s[:k]
         return ref_correlations(top(x), top(y)).mean()
-    if measure == 'pwcca': # Morcos et al. 2018, eq. 2: canonical variables of x, weighted by what they carry of x's neurons
+    if measure == 'pwcca': # Morcos et al. 2018, eq. 2: canonical variables of x, weighted by their share of x's neurons
         val, vec = np.linalg.eig(np.linalg.solve(x.T@x, x.T@y)@np.linalg.solve(y.T@y, y.T@x))
         order = np.argsort(-val.real)[:min(x.shape[1], y.shape[1])]
         h = x@vec.real[:, order]
@@ -79,10 +83,10 @@ def test_order_of_samples_and_of_features_does_not_matter(seed, measure):
     x, y = pair(n=90, p=7, q=6, seed=seed)
     rng = np.random.default_rng(seed)
     at, cols = rng.permutation(90), rng.permutation(7)
-    there = similarity(x, y, measure).value
-    assert similarity(x[at], y[at], measure).value == pytest.approx(there, abs=1e-9)
-    assert similarity(x[:, cols], y, measure).value == pytest.approx(there, abs=1e-9)
-    assert -1e-9 <= there <= 1 + 1e-9 or measure == 'cka_debiased'
+    expected = similarity(x, y, measure).value
+    assert similarity(x[at], y[at], measure).value == pytest.approx(expected, abs=1e-9)
+    assert similarity(x[:, cols], y, measure).value == pytest.approx(expected, abs=1e-9)
+    assert -1e-9 <= expected <= 1 + 1e-9 or measure == 'cka_debiased'
 
 
 @pytest.mark.parametrize('measure', MEASURES)
@@ -113,7 +117,8 @@ def test_gaussian_with_given_covariance():
     a, b = np.array([2, 1, 1, .5]), np.array([1, 1, 3, 1.])
     x, y = z*a@rotation(4), y*b@rotation(4, 5)
     assert correlations(decompose(x), decompose(y)).numpy() == pytest.approx(rho, abs=.006)
-    assert similarity(x, y, 'cka').value == pytest.approx((a**2*b**2*rho**2).sum()/np.sqrt((a**4).sum()*(b**4).sum()), abs=.005)
+    expected = (a**2*b**2*rho**2).sum()/np.sqrt((a**4).sum()*(b**4).sum())
+    assert similarity(x, y, 'cka').value == pytest.approx(expected, abs=.005)
     expected = (a*b*rho).sum()/np.sqrt((a**2).sum()*(b**2).sum())
     assert similarity(x, y, 'procrustes').value == pytest.approx(expected, abs=.005)
 
@@ -134,7 +139,7 @@ def test_agrees_with_sklearn():
     assert correlations(decompose(x), decompose(y)).numpy() == pytest.approx(theirs, abs=1e-5)
 
 
-# ---- inputs on which public implementations fail; what they give is told beside each
+# ---- inputs on which public implementations fail; the docstring of each test says what they give
 
 def test_two_rotations_of_the_same_data_are_one():
     "google/svcca robust_cca_similarity passes its threshold as epsilon, and gives .15 to .28 here"
@@ -161,8 +166,9 @@ def test_identical_features_only():
 def test_constant_feature_changes_nothing():
     "a constant in float32 whose mean rounds is no constant to those who look at its variance"
     x, y = pair(dtype='float32')
-    dead = np.column_stack([x, np.full(len(x), .1, 'float32'), np.zeros(len(x), 'float32'), np.full(len(x), 1e6, 'float32')])
-    for measure in MEASURES: assert similarity(dead, y, measure).value == pytest.approx(similarity(x, y, measure).value, abs=1e-9)
+    dead = np.column_stack([x, *(np.full(len(x), o, 'float32') for o in (.1, 0, 1e6))])
+    for measure in MEASURES:
+        assert similarity(dead, y, measure).value == pytest.approx(similarity(x, y, measure).value, abs=1e-9)
 
 
 def test_features_in_very_different_units():
@@ -173,7 +179,7 @@ def test_features_in_very_different_units():
 
 @pytest.mark.parametrize('condition', [1e2, 1e4, 1e5])
 def test_nearly_dependent_features_keep_their_digits(condition):
-    "one Cholesky factorization, as from covariance matrices, leaves columns orthonormal to 1e-16 times the condition number squared"
+    "columns from one Cholesky factorization are orthonormal to 1e-16 times the condition number squared"
     x, y = pair(n=800, p=40, q=30)
     mixed = x@(rotation(40)*np.geomspace(1, 1/condition, 40))@rotation(40, 2)
     d = decompose(mixed)
@@ -184,12 +190,13 @@ def test_nearly_dependent_features_keep_their_digits(condition):
 def test_single_precision_of_directions_is_good_to_seven_digits():
     rng = np.random.default_rng(0)
     x = {f'l{i}': rng.normal(size=(2000, p)).astype('float32') for i, p in enumerate((64, 200, 390))}
-    y = {k: v@rng.normal(size=(v.shape[1], v.shape[1])).astype('float32') + 5*rng.normal(size=v.shape).astype('float32') for k, v in x.items()}
+    def normal(*shape): return rng.normal(size=shape).astype('float32')
+    y = {k: v@normal(v.shape[1], v.shape[1]) + 5*normal(*v.shape) for k, v in x.items()}
     exact, single = (similarity_grid(x, y, precise=o).value for o in (True, False))
     assert 0 < (exact-single).abs().max() < 1e-7
 
 
-def test_products_are_in_double_where_torch_was_told_to_round_them():
+def test_products_are_in_double_where_torch_is_set_to_round_them():
     x, y = ({'l': o} for o in pair())
     was = torch.get_float32_matmul_precision()
     try:
@@ -206,8 +213,8 @@ def test_pwcca_with_a_narrower_second_layer():
 
 def test_pwcca_does_not_change_with_mixing_of_the_second():
     x, y = pair()
-    there = similarity(x, y, 'pwcca').value
-    assert similarity(x, y@np.random.default_rng(3).normal(size=(9, 9)), 'pwcca').value == pytest.approx(there, abs=1e-9)
+    expected, mix = similarity(x, y, 'pwcca').value, np.random.default_rng(3).normal(size=(9, 9))
+    assert similarity(x, y@mix, 'pwcca').value == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize('measure', MEASURES)
@@ -216,18 +223,21 @@ def test_no_nan_comes_out(measure):
     x, y = pair(dtype='float32')
     with pytest.raises(InputError, match='no feature varies'): similarity(np.full_like(x, .1), y, measure)
     for bad in (np.nan, np.inf):
-        with pytest.raises(InputError, match='1 of 300 samples'): similarity(np.where(np.arange(300)[:, None] == 7, bad, x), y, measure)
+        with pytest.raises(InputError, match='1 of 300 samples'):
+            similarity(np.where(np.arange(300)[:, None] == 7, bad, x), y, measure)
     far = (x + np.float32(3000)).astype('float32')
     assert similarity(far, y, measure).value == pytest.approx(similarity(far.astype(float), y, measure).value, abs=1e-9)
-    assert similarity(far, y, measure).value == pytest.approx(similarity(x, y, measure).value, abs=2e-3) # what float32 lost at 3000
+    # float32 loses digits at 3000
+    assert similarity(far, y, measure).value == pytest.approx(similarity(x, y, measure).value, abs=2e-3)
 
 
 def test_streamed_cka_of_features_far_from_zero():
     x, y = (a+1e6 for a in pair())
     got = cka_streamed({'x': x}, {'y': y}).set_index('measure').value
     for measure in ('cka', 'cka_debiased'): assert got[measure] == pytest.approx(ref(measure, x, y), abs=1e-8)
-    with pytest.raises(InputError, match='no feature varies'): cka_streamed({'x': np.full((50, 3), .1, 'float32')}, {'y': y[:50]})
-    with pytest.raises(InputError, match='not finite'): cka_streamed({'x': np.where(x > x.max()-1, np.nan, x)}, {'y': y})
+    constant, missing = np.full((50, 3), .1, 'float32'), np.where(x > x.max()-1, np.nan, x)
+    with pytest.raises(InputError, match='no feature varies'): cka_streamed({'x': constant}, {'y': y[:50]})
+    with pytest.raises(InputError, match='not finite'): cka_streamed({'x': missing}, {'y': y})
 
 
 def test_one_sample_that_carries_everything():
@@ -240,12 +250,12 @@ def test_one_sample_that_carries_everything():
 
 # ---- too few samples, and the level of unrelated data
 
-def test_refuses_too_few_samples_unless_told():
+def test_refuses_too_few_samples_unless_allowed():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(100, 40)), rng.normal(size=(100, 60))
     with pytest.raises(InputError, match='give 300 samples'): similarity(x, y)
-    told = similarity(x, y, min_ratio=1.6)
-    assert told.value == pytest.approx(told.null, abs=.03) and told.null > .7
+    allowed = similarity(x, y, min_ratio=1.6)
+    assert allowed.value == pytest.approx(allowed.null, abs=.03) and allowed.null > .7
     assert similarity(x, y, 'cka_debiased').value == pytest.approx(0, abs=.1)
     with pytest.raises(InputError, match='100 samples for'): similarity(x, y, 'svcca')
 
@@ -285,13 +295,14 @@ def test_null_at_the_edges(shape): assert 0 <= null_cca(*shape) <= 1
 def test_svcca_keeps_the_stated_variance():
     x = np.random.default_rng(0).normal(size=(500, 10))*np.geomspace(1, .01, 10)
     s = np.linalg.svd(x-x.mean(0), compute_uv=False)**2
-    for share in (.5, .9, .99, 1.): assert strong_directions(decompose(x), share) == np.searchsorted(s.cumsum()/s.sum(), share-1e-9)+1
+    for share in (.5, .9, .99, 1.):
+        assert strong_directions(decompose(x), share) == np.searchsorted(s.cumsum()/s.sum(), share-1e-9)+1
 
 
 # ---- spectra, hooks, grids
 
 def test_spectra_against_a_full_transform():
-    "over all shifts of all images, canonical correlations of whole maps are those of the frequencies together (Raghu et al. 2017)"
+    "over all shifts of all images, whole maps have the canonical correlations of all frequencies (Raghu et al. 2017)"
     rng = np.random.default_rng(0)
     base = rng.normal(size=(40, 2, 3, 3))
     other = np.einsum('ncij,cd->ndij', base, rng.normal(size=(2, 2))) + .7*rng.normal(size=base.shape)
@@ -301,12 +312,14 @@ def test_spectra_against_a_full_transform():
     f, g = (frequencies(torch.from_numpy(m), 3).numpy() for m in (x, y))
     grid = similarity_grid({'x': f}, {'y': g})
     assert grid.value[0] == pytest.approx(whole, abs=1e-6)
-    assert similarity(f[0].real, g[0].real).value == pytest.approx(similarity(x.mean((2, 3)), y.mean((2, 3))).value, abs=1e-9)
+    expected = similarity(x.mean((2, 3)), y.mean((2, 3))).value
+    assert similarity(f[0].real, g[0].real).value == pytest.approx(expected, abs=1e-9)
 
 
 def net(seed=0):
     torch.manual_seed(seed)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.ReLU(inplace=True), torch.nn.Conv2d(6, 9, 3))
+    relu = torch.nn.ReLU(inplace=True)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), torch.nn.BatchNorm2d(6), relu, torch.nn.Conv2d(6, 9, 3))
 
 
 def test_hooks_come_off_and_modes_come_back():
@@ -347,7 +360,8 @@ def test_memory_ahead_is_what_a_grid_takes():
     a = {f'l{i}': np.random.default_rng(i).normal(size=(400, p)).astype('float32') for i, p in enumerate((40, 60, 30))}
     ahead = memory_ahead([40, 60, 30], [40, 60, 30], 400)
     assert ahead['activations'] == 2*sum(v.nbytes for v in a.values())
-    held = [decompose(v, principal=False, single=True) for v in (*a.values(), a['l1'])] # the second network's, and the widest of the first
+    # the second network's layers, and the widest of the first
+    held = [decompose(v, principal=False, single=True) for v in (*a.values(), a['l1'])]
     assert ahead['bases'] == sum(o.u.nbytes + o.t.nbytes for o in held)
 
 
@@ -369,7 +383,7 @@ def test_unrelated_networks_are_not_significant():
 
 def test_intervals_surround_and_are_repeatable():
     a, b, who = patients()
-    one, two = (bootstrap(a, b, who, times=20, measure='cka_debiased') for _ in range(2))
+    one, two = (bootstrap_grid(a, b, who, times=20, measure='cka_debiased') for _ in range(2))
     assert one.equals(two) and ((one.low < one.value) & (one.value < one.high)).all()
     gap = grid_difference((a, b), (a, {k: v for k, v in zip(b, reversed(b.values()), strict=True)}), who, times=20)
     assert gap.difference[0] > 0 and gap.low[0] > 0 and gap.high[1] < 0

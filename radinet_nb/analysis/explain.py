@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .activations import evaluating, hooked
 from ..errors import InputError
 
 # %% ../../nbs/analysis/explain.ipynb #c350eb6e
@@ -18,20 +19,16 @@ def last_maps(
     body:nn.Module, # a backbone
     shape:tuple, # height and width of an image
 )->nn.Module: # the layer
-    "The last layer of `body` whose output has more than one position"
-    found, hooks, training = [], [], body.training
-    def watch(module, _, out):
-        if torch.is_tensor(out) and out.ndim == 4 and out.shape[-1]*out.shape[-2] > 1: found.append(module)
-    for m in body.modules():
-        if m is not body: hooks.append(m.register_forward_hook(watch))
+    "The last layer of `body` whose output has more than one position; raises `InputError` where there is none"
+    modules, found = dict(body.named_modules()), []
+    def keep(name, out):
+        if torch.is_tensor(out) and out.ndim == 4 and out.shape[-1]*out.shape[-2] > 1: found.append(modules[name])
     device = next(body.parameters()).device
-    try:
-        with torch.no_grad(): body.eval()(torch.zeros(1, 3, *shape, device=device))
-    finally:
-        body.train(training)
-        for h in hooks: h.remove()
+    with evaluating(body), hooked({k: m for k, m in modules.items() if k}, keep), torch.no_grad():
+        body(torch.zeros(1, 3, *shape, device=device))
     if not found:
-        raise InputError('no layer puts out feature maps, so there is no Grad-CAM', where=type(body).__name__, mend='use a convolutional backbone')
+        raise InputError('no layer puts out feature maps, so there is no Grad-CAM', where=type(body).__name__,
+                         mend='use a convolutional backbone')
     return found[-1]
 
 # %% ../../nbs/analysis/explain.ipynb #56bfeeda
@@ -39,8 +36,8 @@ def log_odds(
     outputs:torch.Tensor, # (n, classes), before the softmax
 )->torch.Tensor: # (n, classes)
     "log p/(1-p) of every class"
-    others = outputs.unsqueeze(1).masked_fill(torch.eye(outputs.shape[1], dtype=torch.bool, device=outputs.device), -torch.inf)
-    return outputs - others.logsumexp(2)
+    itself = torch.eye(outputs.shape[1], dtype=torch.bool, device=outputs.device)
+    return outputs - outputs.unsqueeze(1).masked_fill(itself, -torch.inf).logsumexp(2)
 
 # %% ../../nbs/analysis/explain.ipynb #3452e298
 def grad_cam(
@@ -49,19 +46,17 @@ def grad_cam(
     classes, # class index, one or one an image
     layer:nn.Module|None=None, # None: `last_maps` of the body
     batch_size:int=8, # images at once
-)->np.ndarray: # (n, h, w) float32 from 0; in log-odds an activation, not yet scaled
-    "Where the images hold what speaks for a class"
+)->np.ndarray: # (n, h, w) float32 from 0; an activation in log-odds, not yet scaled
+    "Where the images hold evidence for a class (Selvaraju et al. 2017)"
     from captum.attr import LayerGradCam
-    training, layer = network.training, layer or last_maps(network.body, tuple(images.shape[-2:]))
+    layer = layer or last_maps(network.body, tuple(images.shape[-2:]))
     classes = torch.as_tensor(classes).expand(len(images)).to(images.device)
     method, parts = LayerGradCam(lambda x: log_odds(network(x)), layer), []
-    network.eval()
-    try:
+    with evaluating(network):
         for i in range(0, len(images), batch_size):
             x = images[i:i + batch_size].detach().requires_grad_(True)
-            maps = method.attribute(x, target=classes[i:i + batch_size], relu_attributions=True).detach()
-            parts.append(F.interpolate(maps.float(), images.shape[-2:], mode='bilinear', align_corners=False)[:, 0].cpu())
-    finally: network.train(training)
+            maps = method.attribute(x, target=classes[i:i + batch_size], relu_attributions=True).detach().float()
+            parts.append(F.interpolate(maps, images.shape[-2:], mode='bilinear', align_corners=False)[:, 0].cpu())
     return torch.cat(parts).numpy()
 
 # %% ../../nbs/analysis/explain.ipynb #ec40a250
@@ -76,7 +71,8 @@ def overlay(
     from scipy.ndimage import binary_erosion
     gray = np.repeat(image[..., None], 3, axis=2).astype('float32')
     if heat.max() <= 0: return gray.astype('uint8')
-    share = np.asarray(Image.fromarray((heat/heat.max()).astype('float32')).resize(image.shape[::-1], Image.Resampling.BICUBIC)).clip(0, 1)
+    scaled = Image.fromarray((heat/heat.max()).astype('float32'))
+    share = np.asarray(scaled.resize(image.shape[::-1], Image.Resampling.BICUBIC)).clip(0, 1)
     alpha = strength*share[..., None]
     res = gray*(1 - alpha) + 255*colormaps['plasma'](share)[..., :3]*alpha
     inside = share >= .5

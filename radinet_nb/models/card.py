@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..analysis.metrics import aggregate, choose_threshold, evaluate, evaluate_classes
+from ..analysis.decisions import aggregate, choose_threshold
+from ..analysis.metrics import evaluate
+from ..analysis.multiclass import evaluate_classes
 from ..data.cache import ImageCache
 from ..data.runs import Run, load_run, write_text
 from ..errors import InputError

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..analysis.metrics import class_arrays, evaluate_classes
+from ..analysis.multiclass import class_arrays, evaluate_classes
 from ..errors import InputError
 from .figures import finish, style
 from .performance import average_predictions, by_model

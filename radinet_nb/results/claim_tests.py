@@ -10,7 +10,9 @@ __all__ = ['RULE', 'TESTS', 'both_splits', 'same_runs', 'better', 'reaches', 'ev
 import numpy as np
 import pandas as pd
 
-from ..analysis.metrics import choose_threshold, compare, evaluate
+from ..analysis.comparison import compare
+from ..analysis.decisions import choose_threshold
+from ..analysis.metrics import evaluate
 from .verdicts import VERDICTS, NotRun, graded, need_evidence, verdict_row
 
 # %% ../../nbs/results/claim_tests.ipynb #45c10ebc

@@ -9,7 +9,10 @@ __all__ = ['TYPES', 'known_types', 'tested', 'typed', 'auc_by_type', 'type_gaps'
 import numpy as np
 import pandas as pd
 
-from ..analysis.metrics import arrays, bootstrap, evaluate, percentile_interval, rank_metrics
+from ..analysis.decisions import arrays
+from ..analysis.metrics import evaluate
+from ..analysis.resampling import bootstrap, percentile_interval
+from ..analysis.roc import rank_metrics
 from ..data.runs import load_run
 from ..errors import InputError
 from .figures import finish, style

@@ -9,7 +9,9 @@ __all__ = ['average_predictions', 'average_seeds', 'by_model', 'model_table', 'p
 import numpy as np
 import pandas as pd
 
-from ..analysis.metrics import choose_threshold, compare, evaluate
+from ..analysis.comparison import compare
+from ..analysis.decisions import choose_threshold
+from ..analysis.metrics import evaluate
 from ..errors import InputError
 
 # %% ../../nbs/results/performance.ipynb #df18cd74

@@ -8,8 +8,8 @@ __all__ = ['RULES', 'predictions_on', 'seed_mean', 'model_readings', 'case_readi
 # %% ../../nbs/results/reader_cases.ipynb #01b65592
 import pandas as pd
 
-from ..analysis.metrics import choose_threshold
-from ..analysis.readers import combine_views
+from ..analysis.decisions import choose_threshold
+from ..analysis.ratings import combine_views
 from ..errors import InputError
 from .performance import average_predictions, by_model
 

@@ -9,8 +9,9 @@ __all__ = ['agents_table', 'non_inferiority_table', 'compare_rules', 'reader_poi
 import numpy as np
 import pandas as pd
 
-from ..analysis.readers import (
-    check_readings, combine_views, evaluate_readers, merits, non_inferiority, obuchowski_rockette)
+from ..analysis.multireader import merits, obuchowski_rockette
+from ..analysis.ratings import check_readings, combine_views
+from ..analysis.readers import evaluate_readers, non_inferiority
 from ..analysis.significance import adjust
 from .reader_cases import RULES
 

@@ -121,7 +121,7 @@ def be_executor(
     argv:list[str], # plan.json and the id of a node
 )->int: # exit code
     "One run of a plan"
-    from radinet_nb.cli import main
+    from radinet_nb.workflow.execute import main
     return main(argv)
 
 KINDS = dict(kernel=be_kernel, executor=be_executor)
