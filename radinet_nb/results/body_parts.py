@@ -12,118 +12,136 @@ import numpy as np
 import pandas as pd
 
 from ..analysis.multiclass import class_arrays, evaluate_classes
+from ..data.runs import Run
 from ..errors import InputError
-from .figures import finish, style
+from .figures import style
 from .performance import average_predictions, by_model
 
 # %% ../../nbs/results/body_parts.ipynb #dab9f558
 def confusion(
     predictions:pd.DataFrame, # one run and split with target and p_<class> columns
-)->pd.DataFrame: # counts; index: truth, columns: calls
+)->pd.DataFrame: # counts; index: truth, columns: predicted part
     "The confusion matrix, counts of images"
     y, call, _, names = class_arrays(predictions, None)
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (y, call), 1)
-    return pd.DataFrame(counts, pd.Index(names, name='truth'), pd.Index(names, name='called'))
+    return pd.DataFrame(counts, pd.Index(names, name='truth'), pd.Index(names, name='predicted'))
+
+# %% ../../nbs/results/body_parts.ipynb #731a6cd2
+def _ratio(part, whole): return part/whole if whole else np.nan
+
+# %% ../../nbs/results/body_parts.ipynb #029222d3
+def _part_row(counts, part, images, draws):
+    "The row of one body part, from the confusion matrix and the predictions of its images"
+    hits, truth, predicted = counts.loc[part, part], counts.loc[part].sum(), counts[part].sum()
+    low, high, wrong = np.nan, np.nan, counts.loc[part].drop(part)
+    if truth:
+        # the share of right predictions among its images is its recall; drawn as an accuracy it respects the patients
+        found = evaluate_classes(images, **draws).set_index('metric')
+        low, high = found.loc['accuracy', ['low', 'high']].astype(float)
+    return dict(body_part=part, images=int(truth), patients=images.patient.nunique(), precision=_ratio(hits, predicted),
+                recall=_ratio(hits, truth), low=low, high=high, f1=_ratio(2*hits, truth + predicted),
+                called_instead=wrong.idxmax() if wrong.max() > 0 else '')
 
 # %% ../../nbs/results/body_parts.ipynb #d5e9715f
 def body_part_table(
     predictions:pd.DataFrame, # one run and split with target and p_<class> columns
-    resamples:int=2000, # bootstrap draws of patients
-    confidence:float=0.95, # of the intervals
-    seed:int=0, # of the draws
+    **draws, # `resamples`, `confidence` and `seed` of the intervals
 )->pd.DataFrame: # body_part, images, patients, precision, recall, low, high (of the recall), f1, called_instead
     "How well each body part is told from the others"
-    counts, rows = confusion(predictions), []
-    for i, name in enumerate(counts):
-        m, mine = counts.to_numpy(), predictions[predictions.target == i]
-        hit, truth, called = m[i, i], m[i].sum(), m[:, i].sum()
-        # one-against-rest as a run of two classes: the interval then knows of the patients
-        found = evaluate_classes(mine, resamples=resamples, confidence=confidence, seed=seed).set_index('metric') if truth else None
-        low, high = (np.nan, np.nan) if found is None else found.loc['accuracy', ['low', 'high']].astype(float)
-        other = counts.loc[name].drop(name)
-        ratio = lambda a, b: a/b if b else np.nan
-        rows.append(dict(body_part=name, images=int(truth), patients=mine.patient.nunique(), precision=ratio(hit, called), recall=ratio(hit, truth),
-                         low=low, high=high, f1=ratio(2*hit, truth + called), called_instead=other.idxmax() if other.max() > 0 else ''))
-    return pd.DataFrame(rows)
+    counts = confusion(predictions)
+    images = {o: predictions[predictions.target == i] for i, o in enumerate(counts)}
+    return pd.DataFrame([_part_row(counts, o, images[o], draws) for o in counts])
 
 # %% ../../nbs/results/body_parts.ipynb #34d50a2e
 def body_part_summary(
     predictions:pd.DataFrame, # one run and split with target and p_<class> columns
-    resamples:int=2000, # bootstrap draws of patients
-    confidence:float=0.95, # of the intervals
-    seed:int=0, # of the draws
+    **draws, # `resamples`, `confidence` and `seed` of the intervals
 )->pd.DataFrame: # metric, value, low, high, chance, n, clusters, note
-    "Accuracy, macro averages and kappa, beside what calling always the commonest part would give"
-    table = evaluate_classes(predictions, resamples=resamples, confidence=confidence, seed=seed)
+    "Accuracy, macro averages and kappa, with what a model would reach that always names the commonest part"
+    table = evaluate_classes(predictions, **draws)
     share = predictions.target.value_counts(normalize=True)
     present, top = len(share), share.max()
-    # one class is called always: its precision is its share and its recall 1, the others have no precision and recall 0
-    blind = dict(accuracy=top, macro_precision=top, macro_recall=1/present, macro_f1=2*top/(1 + top)/present, kappa=0.)
-    table.insert(4, 'chance', table.metric.map(blind))
+    # the class that is always named has its share as precision and a recall of 1; the others have a recall of 0
+    majority = dict(accuracy=top, macro_precision=top, macro_recall=1/present, macro_f1=2*top/(1 + top)/present,
+                    kappa=0.)
+    table.insert(4, 'chance', table.metric.map(majority))
     return table[['metric', 'value', 'low', 'high', 'chance', 'n', 'clusters', 'note']]
 
 # %% ../../nbs/results/body_parts.ipynb #2adcfb2a
 def part_predictions(
-    run, # a finished body-part stage
+    run:Run, # a finished body-part stage
     split:str='test', # which images
 )->pd.DataFrame: # predictions with target and p_<class> columns
-    "What a body-part stage called the images of a split"
-    if run.record['task'] != 'body_part': raise InputError('this stage does not tell body parts apart', where=run.folder, mend='name runs of task body_part')
+    "The predictions of a body-part stage for a split; a stage of another task is an `InputError`"
+    if run.record['task'] != 'body_part':
+        raise InputError('this stage does not tell body parts apart', where=run.folder,
+                         mend='name runs of task body_part')
     frame, classes = run.predictions, run.record['classes']
-    if len(classes) == 2: frame = frame.assign(**{f'p_{classes[0]}': 1 - frame.probability, f'p_{classes[1]}': frame.probability})
+    if len(classes) == 2:
+        frame = frame.assign(**{f'p_{classes[0]}': 1 - frame.probability, f'p_{classes[1]}': frame.probability})
     return frame[frame.split == split].reset_index(drop=True)
 
 # %% ../../nbs/results/body_parts.ipynb #fe061a3d
 def parts_by_model(
     runs:list, # finished body-part stages, any number of models and seeds
 )->dict[str,pd.DataFrame]: # model -> test predictions, averaged over its seeds
-    "Test predictions of every body-part model"
+    "Test predictions of every body-part model; seeds that were trained on different parts are an `InputError`"
     res = {}
     for model, group in by_model(runs).items():
         if any(r.record['classes'] != group[0].record['classes'] for r in group):
-            raise InputError(f'runs of {model} tell other body parts apart', where='runs', mend='compare runs of one ingest')
+            raise InputError(f'runs of {model} tell different body parts apart', where='runs',
+                             mend='compare runs of one ingest')
         res[model] = average_predictions([part_predictions(r) for r in group], [r.folder for r in group])
     return res
+
+# %% ../../nbs/results/body_parts.ipynb #12f12831
+def _of_models(table_of, parts, draws):
+    "One table of all models, with the column model in front"
+    tables = [table_of(o, **draws).assign(model=model) for model, o in parts.items()]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=['model'])
+    return table[['model', *(o for o in table if o != 'model')]]
 
 # %% ../../nbs/results/body_parts.ipynb #0f52e81d
 def body_part_results(
     runs:list, # finished body-part stages, any number of models and seeds
-    **options, # `resamples`, `confidence` and `seed` of the intervals
-)->tuple[pd.DataFrame,pd.DataFrame,dict]: # `body_part_summary` and `body_part_table` with a column model, and the confusion matrix of each model
-    "All that is shown of the body-part stage"
+    **draws, # `resamples`, `confidence` and `seed` of the intervals
+)->tuple[pd.DataFrame,pd.DataFrame,dict]: # summary and table, each with a column model; confusion matrix of each model
+    "`body_part_summary`, `body_part_table` and `confusion` of every model"
     parts = parts_by_model(runs)
-    tables = []
-    for of in (body_part_summary, body_part_table):
-        found = [of(o, **options) for o in parts.values()]
-        for model, o in zip(parts, found, strict=True): o.insert(0, 'model', model)
-        tables.append(pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=['model']))
-    return *tables, {k: confusion(o) for k, o in parts.items()}
+    matrices = {model: confusion(o) for model, o in parts.items()}
+    return _of_models(body_part_summary, parts, draws), _of_models(body_part_table, parts, draws), matrices
+
+# %% ../../nbs/results/body_parts.ipynb #59f25244
+def _draw_confusion(ax, counts, model):
+    "The confusion matrix of one model: counts in the cells, the share of the true part as grey"
+    n, names = counts.to_numpy(), list(counts)
+    share, edges = n/np.maximum(n.sum(1, keepdims=True), 1), np.arange(len(names) + 1) - .5
+    ax.imshow(share, cmap='Greys', vmin=0, vmax=1.25)
+    for i, j in np.argwhere(n):
+        ax.text(j, i, n[i, j], ha='center', va='center', fontsize=7, color='white' if share[i, j] > .75 else 'black')
+    ax.set(title=model.replace('_', ' '), xticks=range(len(names)), yticks=range(len(names)), xticklabels=names,
+           yticklabels=names)
+    ax.set_xticks(edges, minor=True); ax.set_yticks(edges, minor=True)
+    ax.grid(which='minor', color='#e0e0e0', linewidth=.5)
+    ax.tick_params(which='both', length=0)
+    plt.setp(ax.get_xticklabels(), rotation=45, ha='right', rotation_mode='anchor')
+    ax.spines[:].set_visible(True)
 
 # %% ../../nbs/results/body_parts.ipynb #e204848d
 def body_part_figure(
-    matrices:dict, # name of a model -> frame from `confusion`
-    synthetic:bool=False, # write so on its face
-):
-    "Confusion matrices of the body-part stage, one a model"
-    if not matrices: raise InputError('there is no matrix to draw', where='body_part_figure')
-    n, first = len(matrices), next(iter(matrices.values()))
-    k, across = len(first), min(len(matrices), 2)
+    matrices:dict, # name of a model to its frame from `confusion`, all of the same parts
+): # the figure
+    "Confusion matrices of the body-part stage, one a model; none at all is an `InputError`"
+    if not matrices:
+        raise InputError('there is no matrix to draw', where='body_part_figure', mend='name runs of task body_part')
+    across = min(len(matrices), 2)
+    down = -(-len(matrices)//across)
     with style():
         side = 6.2/across
-        fig, axes = plt.subplots(-(-n//across), across, figsize=(6.8, .5 + (side - .3)*-(-n//across)), squeeze=False, sharex=True, sharey=True)
-        for ax in axes.flat[n:]: ax.axis('off')
-        for ax, (name, m) in zip(axes.flat, matrices.items(), strict=False):
-            counts = m.to_numpy()
-            share = counts/np.maximum(counts.sum(1, keepdims=True), 1)
-            ax.imshow(share, cmap='Greys', vmin=0, vmax=1.25)
-            for i, j in np.ndindex(counts.shape):
-                if not counts[i, j]: continue
-                ax.text(j, i, counts[i, j], ha='center', va='center', fontsize=7, color='white' if share[i, j] > .6 else 'black')
-            ax.set(title=name.replace('_', ' '), xticks=range(k), yticks=range(k), xticklabels=list(m), yticklabels=list(m))
-            ax.set_xticks(np.arange(k + 1) - .5, minor=True); ax.set_yticks(np.arange(k + 1) - .5, minor=True)
-            ax.grid(which='minor', color='#e0e0e0', linewidth=.5)
-            ax.tick_params(which='both', length=0); ax.tick_params(axis='x', labelrotation=45)
-            ax.spines[:].set_visible(True)
-        fig.supxlabel('called (images)', fontsize=8); fig.supylabel('truth', fontsize=8)
-        return finish(fig, synthetic)
+        fig, axes = plt.subplots(down, across, figsize=(6.8, .3 + (side + .2)*down), squeeze=False, sharex=True,
+                                 sharey=True)
+        for ax in axes.flat[len(matrices):]: ax.axis('off')
+        for ax, (model, counts) in zip(axes.flat, matrices.items(), strict=False): _draw_confusion(ax, counts, model)
+        fig.supxlabel('predicted (images)', fontsize=8); fig.supylabel('truth', fontsize=8)
+        return fig
