@@ -7,7 +7,7 @@ __all__ = ['InputError']
 
 # %% ../nbs/errors.ipynb #800208c8
 class InputError(ValueError):
-    "Input that cannot be used, told in one line"
+    "Input that cannot be used; the message is one line"
     def __init__(self,
         what:str, # what is wrong
         where:str='', # the file, row, column or parameter

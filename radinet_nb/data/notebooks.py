@@ -17,20 +17,12 @@ def checkout(
     start:str|Path='.', # where to look first
 )->Path: # the folder with nbs/papers and workflow
     "The checkout that holds the notebooks: above `start`, or around this file; `InputError` where there is none"
-    around = Path(__file__).resolve().parents[2] if '__file__' in globals() else Path(start).resolve()
-    for p in [Path(start).resolve(), *Path(start).resolve().parents, around]:
-        if (p/'nbs'/'papers').is_dir() and (p/'workflow'/'Snakefile').is_file(): return p
-    raise InputError('no checkout of radinet_nb is here, and the installed library has no notebooks',
-                     where=Path(start).resolve(), mend='clone the repository and work inside it')
-
-# %% ../../nbs/data/notebooks.ipynb #8a3b11de
-def paper_folders()->dict[str,Path]: # id of the paper to its folder
-    "Every paper: the folders with a `paper.yaml` in the checkout, then those of the folder that `RADINET_PAPERS` names"
-    own = os.environ.get('RADINET_PAPERS')
-    if own and not Path(own).is_dir():
-        raise InputError('no such folder', where=f'RADINET_PAPERS={own}', mend='name the folder that holds your papers')
-    homes = [_papers_home(), *([Path(own)] if own else [])]
-    return {p.parent.name: p.parent for home in homes for p in sorted(home.glob('*/paper.yaml'))}
+    start = Path(start).resolve()
+    around = Path(__file__).resolve().parents[2] if '__file__' in globals() else start
+    for folder in [start, *start.parents, around]:
+        if (folder/'nbs'/'papers').is_dir() and (folder/'workflow'/'Snakefile').is_file(): return folder
+    raise InputError('no checkout of radinet_nb is here, and the installed library has no notebooks', where=start,
+                     mend='clone the repository and work inside it')
 
 # %% ../../nbs/data/notebooks.ipynb #81a4ac97
 def _papers_home()->Path:
@@ -41,13 +33,22 @@ def _papers_home()->Path:
         if any(installed.glob('*/paper.yaml')): return installed
         raise
 
+# %% ../../nbs/data/notebooks.ipynb #8a3b11de
+def paper_folders()->dict[str,Path]: # id of the paper to its folder
+    "Every paper: the folders with a `paper.yaml` in the checkout, then those of the folder that `RADINET_PAPERS` names"
+    own = os.environ.get('RADINET_PAPERS')
+    if own and not Path(own).is_dir():
+        raise InputError('no such folder', where=f'RADINET_PAPERS={own}', mend='name the folder that holds your papers')
+    homes = [_papers_home(), *([Path(own)] if own else [])]
+    return {path.parent.name: path.parent for home in homes for path in sorted(home.glob('*/paper.yaml'))}
+
 # %% ../../nbs/data/notebooks.ipynb #a6cdc6b2
 def nearest(
     word:str, # what was written
-    known, # what could have been meant
+    known, # what could have been meant; not empty
 )->str: # the most similar of `known`
     "The nearest known word, for an error message"
-    return difflib.get_close_matches(str(word), [str(o) for o in known], n=1, cutoff=0)[0]
+    return difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0)[0]
 
 # %% ../../nbs/data/notebooks.ipynb #95ad5bdc
 def paper_folder(
@@ -66,9 +67,9 @@ def notebook_in(
 )->Path: # the .ipynb
     "The notebook that a paper means: its own, or a step that any paper may run; an unknown one is an `InputError`"
     folders = [*([folder] if folder else []), checkout()/'nbs'/'steps']
-    found = [p for p in (o/f'{name}.ipynb' for o in folders) if p.is_file()]
+    found = [path for path in (home/f'{name}.ipynb' for home in folders) if path.is_file()]
     if found: return found[0]
-    known = sorted(o.stem for place in folders for o in place.glob('*.ipynb'))
+    known = sorted(path.stem for home in folders for path in home.glob('*.ipynb'))
     raise InputError(f'no notebook is called {name!r}', where=folder.name if folder else 'steps',
                      mend=f'did you mean {nearest(name, known)}?')
 
@@ -88,7 +89,7 @@ def run_alone(
     "Execute a notebook in a process of its own, in a temporary folder"
     import papermill
     folder = Path(mkdtemp(prefix='radinet-'))
-    papermill.execute_notebook(find_notebook(notebook), folder/'notebook.ipynb', parameters=params
-                               | {'out': str(folder/'run')},
-                               kernel_name='python3', language='python', progress_bar=False, log_output=False)
+    papermill.execute_notebook(
+        find_notebook(notebook), folder/'notebook.ipynb', parameters=params | {'out': str(folder/'run')},
+        kernel_name='python3', language='python', progress_bar=False, log_output=False)
     return folder/'run'

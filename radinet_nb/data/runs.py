@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'versions', 'commit', 'peak_memory', 'device_name', 'sync_folder', 'write_text', 'write_json', 'read_json',
-           'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun', 'recorded', 'say_progress']
+           'require_new_folder', 'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun', 'recorded', 'say_progress']
 
 # %% ../../nbs/data/runs.ipynb #6365fa14
 import json, os, platform, shutil, subprocess, sys, time, uuid
@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import pandas as pd
+from fastcore.basics import patch
 
 from ..errors import InputError
 
@@ -34,8 +35,9 @@ def commit(
     folder:str|Path='.', # anywhere inside the checkout
 )->str|None: # 40 hex digits, with `+changes` when the tree differs from it; None outside a checkout
     "The commit that the code stands at; a copy without git, as in a container, may name it in `RADINET_COMMIT`"
-    def git(*args): return subprocess.run(['git', '-C', str(folder), *args], capture_output=True, text=True,
-                                          check=True).stdout.strip()
+    def git(*args):
+        command = ['git', '-C', str(folder), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     try:
         changes = git('status', '--porcelain', '--untracked-files=no')
         return git('rev-parse', 'HEAD') + ('+changes' if changes else '')
@@ -69,8 +71,8 @@ def sync_folder(
 
 # %% ../../nbs/data/runs.ipynb #6ed8e9f9
 def write_text(
-    path:str|Path, # where it will stand
-    text:str, # what it says
+    path:str|Path, # the final name
+    text:str, # the whole content
 ):
     "Write `text` to a temporary name, flush it and rename it to `path`"
     path = Path(path)
@@ -84,7 +86,7 @@ def write_text(
 
 # %% ../../nbs/data/runs.ipynb #3180a326
 def write_json(
-    path:str|Path, # where it will stand
+    path:str|Path, # the final name
     value, # anything that JSON holds; other things as their text
 ):
     "Write `value` as JSON, keys in the order given, whole or not at all"
@@ -96,13 +98,23 @@ def read_json(
 ):
     "Read JSON; a file that does not hold any is an `InputError`"
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise InputError(f'cannot be read as JSON ({type(e).__name__})',
-                                                        where=path) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f'cannot be read as JSON ({type(error).__name__})', where=path) from None
+
+# %% ../../nbs/data/runs.ipynb #be1ef2e3
+def require_new_folder(
+    folder:Path, # a folder to be written
+):
+    "`InputError` where the folder holds something already, or a file has its name"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError('something stands here and is not written over', where=folder, mend='name a new folder')
 
 # %% ../../nbs/data/runs.ipynb #70c6e1a7
 class Run:
     "A finished run: its folder and, read when asked for, what it left"
-    def __init__(self, folder:str|Path):
+    def __init__(self,
+        folder:str|Path, # with record.json and params.json
+    ):
         self.folder, self.name = Path(folder), Path(folder).name
         self.record, self.params = read_json(self.folder/'record.json'), read_json(self.folder/'params.json')
 
@@ -138,16 +150,29 @@ def run_key(
 
 # %% ../../nbs/data/runs.ipynb #59680534
 def parents_by_key(
-    parents:list|tuple, # runs or their folders
+    parents:list|tuple, # runs or their folders; empty names are left out
 )->dict[str,Run]: # key to run, each once
     "The runs that a run read; two different ones under one key are an `InputError`"
     res = {}
-    for o in [o if isinstance(o, Run) else load_run(o) for o in parents if isinstance(o, Run) or str(o)]:
-        key = run_key(o.folder)
-        if key in res and res[key].record['id'] != o.record['id']:
-            raise InputError(f'two parents are called {key}', where=o.folder, mend='give the runs different names')
-        res[key] = o
+    for parent in parents:
+        if not isinstance(parent, Run) and not str(parent): continue
+        run = parent if isinstance(parent, Run) else load_run(parent)
+        key = run_key(run.folder)
+        if key in res and res[key].record['id'] != run.record['id']:
+            raise InputError(f'two parents are called {key}', where=run.folder, mend='give the runs different names')
+        res[key] = run
     return res
+
+# %% ../../nbs/data/runs.ipynb #46836367
+def _open_folder(out)->Path:
+    "An empty folder with a temporary name; `InputError` where a finished run has the final name"
+    if (out/'record.json').exists():
+        raise InputError('a finished run stands here and is never written over', where=out,
+                         mend='name another folder or move it away')
+    folder = out.with_name(f'.{out.name}.partial-{os.getpid()}')
+    if folder.exists(): shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
 
 # %% ../../nbs/data/runs.ipynb #a6936bb5
 class OpenRun:
@@ -160,35 +185,34 @@ class OpenRun:
         seed:int|None=None, # the one seed
     ):
         self.out = Path(out) if out else Path(gettempdir())/f'radinet-{uuid.uuid4().hex[:8]}'
-        if (self.out/'record.json').exists():
-            raise InputError('a finished run stands here and is never written over', where=self.out,
-                             mend='name another folder or move it away')
-        self.folder = self.out.with_name(f'.{self.out.name}.partial-{os.getpid()}')
-        if self.folder.exists(): shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
+        self.folder = _open_folder(self.out)
         self.started, self.begin = datetime.now(timezone.utc), time.perf_counter()
         self.notebook, self.params, self.parents = notebook, params or {}, parents_by_key(parents)
-        self.facts = {'synthetic': True} if any(o.record.get('synthetic') for o in self.parents.values()) else {}
+        records = {key: run.record for key, run in self.parents.items()}
+        self.facts = {'synthetic': True} if any(record.get('synthetic') for record in records.values()) else {}
         self.record = dict(notebook=notebook, seed=seed, commit=commit(), versions=versions(),
-                           parents={k: o.record['id'] for k, o in self.parents.items()})
+                           parents={key: record['id'] for key, record in records.items()})
         write_json(self.folder/'params.json', self.params)
 
-    def note(self, **facts):
-        "Put facts in the record, such as `fingerprint`, `synthetic` or what was frozen"
-        self.facts.update(facts)
-        return self
+# %% ../../nbs/data/runs.ipynb #f06a96df
+@patch
+def note(self:OpenRun, **facts)->OpenRun: # itself
+    "Put facts in the record, such as `fingerprint`, `synthetic` or what was frozen"
+    self.facts.update(facts)
+    return self
 
-    def finish(self): # the finished `Run`
-        "Write the record, flush everything and rename the folder to its final name"
-        self.record |= dict(id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='seconds'),
-                            device=device_name(),
-                            seconds=round(time.perf_counter() - self.begin, 2), peak_memory_mib=peak_memory(),
-                            **self.facts)
-        write_json(self.folder/'record.json', self.record)
-        sync_folder(self.folder)
-        if self.out.exists() and not any(self.out.iterdir()): self.out.rmdir()
-        self.folder.rename(self.out)
-        return load_run(self.out)
+# %% ../../nbs/data/runs.ipynb #f7ff640b
+@patch
+def finish(self:OpenRun)->Run:
+    "Write the record, flush everything and rename the folder to its final name"
+    self.record |= dict(
+        id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='seconds'), device=device_name(),
+        seconds=round(time.perf_counter() - self.begin, 2), peak_memory_mib=peak_memory(), **self.facts)
+    write_json(self.folder/'record.json', self.record)
+    sync_folder(self.folder)
+    if self.out.exists() and not any(self.out.iterdir()): self.out.rmdir()
+    self.folder.rename(self.out)
+    return load_run(self.out)
 
 # %% ../../nbs/data/runs.ipynb #1993fa6d
 def recorded(
@@ -200,9 +224,9 @@ def recorded(
 
 # %% ../../nbs/data/runs.ipynb #a81be486
 def say_progress(
-    text:str, # a few words
+    text:str, # a few words, such as `epoch 3 of 12`
 ):
-    "Tell whoever started this process how far it is"
+    "Write how far this process is, for the process that started it"
     path = os.environ.get('RADINET_PROGRESS')
     if path:
         try: Path(path).write_text(text, encoding='utf-8')

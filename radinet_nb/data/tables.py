@@ -17,7 +17,8 @@ def cell_text(
     digits:int=3, # of fractions
 )->str: # plain text
     "A cell for readers: fractions rounded, yes or no for a truth value, and a dash for nothing"
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)) or value == '': return '–'
+    missing = value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+    if missing or value == '': return '–'
     if isinstance(value, (bool, np.bool_)): return 'yes' if value else 'no'
     return f'{value:.{digits}f}' if isinstance(value, (float, np.floating)) else str(value)
 
@@ -30,7 +31,8 @@ def interval_text(
 )->str:
     "`0.871 (0.842 to 0.899)`, or a dash"
     if pd.isna(value): return '–'
-    return f'{value:.{digits}f}' + ('' if pd.isna(low) else f' ({low:.{digits}f} to {high:.{digits}f})')
+    interval = '' if pd.isna(low) else f' ({low:.{digits}f} to {high:.{digits}f})'
+    return f'{value:.{digits}f}{interval}'
 
 # %% ../../nbs/data/tables.ipynb #2fa9f703
 def markdown_table(
@@ -38,22 +40,21 @@ def markdown_table(
     digits:int=3, # of fractions
 )->str:
     "A frame as a Markdown table; columns of numbers are set to the right"
-    def line(row): return '| ' + ' | '.join(o.replace('|', '\\|').replace('\n', ' ') for o in row) + ' |'
-    right = ['---:' if pd.api.types.is_numeric_dtype(o) else '---' for o in frame.dtypes]
-    rows = [[cell_text(o, digits) for o in row] for row in frame.itertuples(index=False)]
-    return '\n'.join(map(line, [[str(o) for o in frame], right, *rows]))
+    def line(cells): return '| ' + ' | '.join(cell.replace('|', '\\|').replace('\n', ' ') for cell in cells) + ' |'
+    rule = ['---:' if pd.api.types.is_numeric_dtype(dtype) else '---' for dtype in frame.dtypes]
+    rows = [[cell_text(value, digits) for value in row] for row in frame.itertuples(index=False)]
+    return '\n'.join(map(line, [[str(name) for name in frame], rule, *rows]))
 
 # %% ../../nbs/data/tables.ipynb #dae656e9
 SPECIAL = {o: '\\' + o for o in '&%$#_{}'} | {
     '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '—': '---', '–': '--',
-    'κ': r'$\kappa$',
-    '≥': r'$\geq$', '≤': r'$\leq$', '<': r'\textless{}', '>': r'\textgreater{}'}
+    'κ': r'$\kappa$', '≥': r'$\geq$', '≤': r'$\leq$', '<': r'\textless{}', '>': r'\textgreater{}'}
 
 def latex_text(
     text:str, # plain text
 )->str: # the same with the special characters of LaTeX escaped
     "Plain text for LaTeX"
-    return ''.join(SPECIAL.get(o, o) for o in text)
+    return ''.join(SPECIAL.get(letter, letter) for letter in text)
 
 # %% ../../nbs/data/tables.ipynb #a3aba471
 def latex_table(
@@ -63,13 +64,12 @@ def latex_table(
     digits:int=3, # of fractions
 )->str:
     "A frame as a LaTeX table"
-    def line(row): return ' & '.join(latex_text(o) for o in row) + r' \\'
-    columns = ''.join('r' if pd.api.types.is_numeric_dtype(o) else 'l' for o in frame.dtypes)
-    rows = [[cell_text(o, digits) for o in row] for row in frame.itertuples(index=False)]
-    return '\n'.join([r'\begin{table}', r'\centering', rf'\caption{{{latex_text(caption)}}}', rf'\label{{tab:{name}}}',
-                      rf'\begin{{tabular}}{{{columns}}}', r'\hline', line([str(o) for o in frame]), r'\hline',
-                      *map(line, rows),
-                      r'\hline', r'\end{tabular}', r'\end{table}'])
+    def line(cells): return ' & '.join(latex_text(cell) for cell in cells) + r' \\'
+    columns = ''.join('r' if pd.api.types.is_numeric_dtype(dtype) else 'l' for dtype in frame.dtypes)
+    rows = [[cell_text(value, digits) for value in row] for row in frame.itertuples(index=False)]
+    head = [r'\begin{table}', r'\centering', rf'\caption{{{latex_text(caption)}}}', rf'\label{{tab:{name}}}',
+            rf'\begin{{tabular}}{{{columns}}}', r'\hline', line([str(name) for name in frame]), r'\hline']
+    return '\n'.join([*head, *map(line, rows), r'\hline', r'\end{tabular}', r'\end{table}'])
 
 # %% ../../nbs/data/tables.ipynb #75da92c2
 def write_table(
@@ -82,7 +82,7 @@ def write_table(
     "Write a table as CSV (full precision), Markdown and LaTeX"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder/f'{name}.{o}' for o in ('csv', 'md', 'tex')]
+    paths = [folder/f'{name}.{suffix}' for suffix in ('csv', 'md', 'tex')]
     frame.to_csv(paths[0], index=False, lineterminator='\n')
     paths[1].write_text(f'**{caption}**\n\n{markdown_table(frame, digits)}\n', encoding='utf-8')
     paths[2].write_text(latex_table(frame, name, caption, digits) + '\n', encoding='utf-8')
