@@ -15,7 +15,8 @@ from radinet_nb.data.studies import read_studies, split_studies, study_table, va
 from radinet_nb.errors import InputError
 from radinet_nb.synthetic.dicom_files import write_dicom
 
-rows = pd.DataFrame(dict(patient=['a', 'b', 'c'], body_part='wrist', label=[1, 0, 0], path=['/x/1.png', '/x/2.png', '/x/3.png']))
+rows = pd.DataFrame(dict(patient=['a', 'b', 'c'], body_part='wrist', label=[1, 0, 0],
+                         path=['/x/1.png', '/x/2.png', '/x/3.png']))
 
 
 @pytest.mark.parametrize('change, message', [
@@ -48,7 +49,8 @@ def test_errors_show_no_identifier():
 
 def test_missing_patients_are_refused_until_a_grouping_is_named():
     with pytest.raises(InputError, match='name the column to group by'): study_table(rows.drop(columns='patient'))
-    assert set(study_table(rows.drop(columns='patient').assign(dupgroup=[1, 2, 2]), group='dupgroup').grouping) == {'dupgroup'}
+    grouped = rows.drop(columns='patient').assign(dupgroup=[1, 2, 2])
+    assert set(study_table(grouped, group='dupgroup').grouping) == {'dupgroup'}
 
 
 def test_tables_that_are_none(tmp_path):
@@ -129,7 +131,8 @@ def test_collections_that_are_not_there(tmp_path):
     for name in sources:
         grouped, keyed = name in ('fracatlas', 'mednist', 'classes'), name in ('hospital', 'ct')
         options = dict(grouping='image') if grouped else dict(key=b'k'*16) if keyed else {}
-        with pytest.raises(InputError, match='there is no such folder'): read_collection(name, tmp_path/'none', **options)
+        with pytest.raises(InputError, match='there is no such folder'):
+            read_collection(name, tmp_path/'none', **options)
         with pytest.raises(InputError, match='the folder is empty'): read_collection(name, tmp_path/'empty', **options)
     with pytest.raises(InputError, match='did you mean fracatlas'): read_collection('fracatlass', tmp_path)
     with pytest.raises(InputError, match='no patient ids'): read_collection('fracatlas', tmp_path)
@@ -190,5 +193,6 @@ def test_ingest_accounts_for_every_file_resumes_and_names_nobody(tmp_path, capfd
     lines = (out/'journal.jsonl').read_text().splitlines()
     (out/'journal.jsonl').write_text('\n'.join(lines[:20])+'\n'+lines[20][:30])
     next((out/'images').iterdir()).unlink()
-    assert ingest(export, out, tmp_path/'key', pixels=32, jobs=2) == account == json.loads((out/'account.json').read_text())
+    assert ingest(export, out, tmp_path/'key', pixels=32, jobs=2) == account
+    assert json.loads((out/'account.json').read_text()) == account
     assert (out/'studies.parquet').read_bytes() == studies

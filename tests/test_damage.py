@@ -30,9 +30,10 @@ harms = ('truncated', 'bits', 'length', 'cut', 'tag', 'tail', 'zip', 'text', 'em
 
 def sources(folder):
     "Bytes of good files: every way of packing that can be written here, and the real ones in a large run"
-    ways = dict(plain={}, implicit=dict(syntax=pydicom.uid.ImplicitVRLittleEndian), big=dict(syntax=pydicom.uid.ExplicitVRBigEndian),
-                deflated=dict(syntax=pydicom.uid.DeflatedExplicitVRLittleEndian), rle=dict(compress=pydicom.uid.RLELossless),
-                j2k=dict(compress=pydicom.uid.JPEG2000Lossless))
+    ways = dict(plain={}, implicit=dict(syntax=pydicom.uid.ImplicitVRLittleEndian),
+                big=dict(syntax=pydicom.uid.ExplicitVRBigEndian),
+                deflated=dict(syntax=pydicom.uid.DeflatedExplicitVRLittleEndian),
+                rle=dict(compress=pydicom.uid.RLELossless), j2k=dict(compress=pydicom.uid.JPEG2000Lossless))
     made = [write_dicom(folder/f'{k}{i}', ramp, BitsStored=12, HighBit=11, StudyDate='20200301', **v).read_bytes()
             for k,v in ways.items() for i in range(max(1, count//50))]
     return made + [f.read_bytes() for f in sorted(real.glob('RG*.dcm')) if count > 500 and f.stat().st_size < 10**6]
@@ -55,7 +56,9 @@ def damaged(data, harm, rng):
     if harm == 'tail': del data[-int(rng.integers(1, 2000)):]
     if harm == 'bits':
         for o in rng.integers(0, len(data), 20): data[o] ^= 1 << rng.integers(8)
-    if harm == 'length': data[at:at+4] = bytes(rng.choice([[255, 255, 255, 127], [255, 255, 255, 255], [0, 0, 0, 0], [255, 255, 0, 0]]).tolist())
+    if harm == 'length':
+        lengths = [[255, 255, 255, 127], [255, 255, 255, 255], [0, 0, 0, 0], [255, 255, 0, 0]]
+        data[at:at+4] = bytes(rng.choice(lengths).tolist())
     if harm == 'cut': del data[at:at+int(rng.integers(1, 60))]
     if harm == 'tag': return without_a_tag(bytes(data), rng)
     if harm == 'text': return b'Jane Roe, MRN0815'*int(rng.integers(1, 50))
@@ -81,7 +84,8 @@ def test_every_damaged_file_is_accounted_for(tmp_path):
     assert not quarantine.reason.str.contains('took longer').any(), 'a file hung'
     assert not quarantine.reason.str.contains('Jane|MRN').any() and quarantine.reason.str.len().max() < 120
     reasons = Counter(quarantine.reason.str.replace(r'\d+', 'N', regex=True))
-    print(json.dumps(dict(files=count, seconds=round(took, 1), account=account, reasons=reasons.most_common(40)), indent=1))
+    summary = dict(files=count, seconds=round(took, 1), account=account, reasons=reasons.most_common(40))
+    print(json.dumps(summary, indent=1))
     assert account['converted'] >= count//20 and len(list((out/'images').iterdir())) == account['converted']
 
 
@@ -90,7 +94,8 @@ def test_nothing_is_written_outside(tmp_path):
     export, out, elsewhere = tmp_path/'export', tmp_path/'out', tmp_path/'elsewhere'
     elsewhere.mkdir()
     for i,evil in enumerate(['../../elsewhere/x', '/tmp/x', '..', 'a\\..\\b', '~']):
-        write_dicom(export/f'{i}', ramp, PatientID=evil, StudyInstanceUID=evil, SeriesInstanceUID=evil, SOPInstanceUID=evil, ViewPosition=['PA', 'LL'][i % 2])
+        write_dicom(export/f'{i}', ramp, PatientID=evil, StudyInstanceUID=evil, SeriesInstanceUID=evil,
+                    SOPInstanceUID=evil, ViewPosition=['PA', 'LL'][i % 2])
     (export/'folder').symlink_to(elsewhere); (export/'loop').symlink_to(export)
     account = ingest(export, out, tmp_path/'key', pixels=32, jobs=1)
     assert account['converted'] == 5 and account['quarantined'] == 2 and not list(elsewhere.iterdir())
@@ -98,7 +103,8 @@ def test_nothing_is_written_outside(tmp_path):
     for name in 'images', 'cases', 'journal.jsonl', 'studies.parquet':
         trap = tmp_path/f'trap {name}'
         trap.mkdir(); (trap/'options.json').write_text('{}'); (trap/name).symlink_to(elsewhere/name)
-        with pytest.raises(InputError, match='is a link, or holds one'): ingest(export, trap, tmp_path/'key', pixels=32, jobs=1)
+        with pytest.raises(InputError, match='is a link, or holds one'):
+            ingest(export, trap, tmp_path/'key', pixels=32, jobs=1)
     # a link in the place of an image is replaced, not followed
     image = next((out/'images').iterdir())
     image.unlink(); image.symlink_to(elsewhere/'x.png')
@@ -109,7 +115,8 @@ def test_nothing_is_written_outside(tmp_path):
 def huge_png(path, side):
     "A PNG that claims side x side pixels and holds none"
     def chunk(kind, data): return struct.pack('>I', len(data))+kind+data+struct.pack('>I', zlib.crc32(kind+data))
-    path.write_bytes(b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 0, 0, 0, 0))+chunk(b'IDAT', b'')+chunk(b'IEND', b''))
+    head = chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 0, 0, 0, 0))
+    path.write_bytes(b'\x89PNG\r\n\x1a\n'+head+chunk(b'IDAT', b'')+chunk(b'IEND', b''))
     return path
 
 
@@ -122,7 +129,9 @@ def test_a_claim_of_ten_thousand_million_pixels_takes_no_memory(tmp_path):
     packed.write_bytes(data)
     with pytest.raises(InputError, match='states 64 x 64 pixels, but 100000 x 100000 x 1 inside'): read_dicom(packed)
     # Rows and Columns hold 16 bits: no header can claim more
-    with pytest.raises(InputError, match='claims 65535 x 65535 pixels'): read_dicom(write_dicom(tmp_path/'rows', ramp, Rows=65535, Columns=65535))
-    with pytest.raises(InputError, match='claims more pixels than any radiograph has'): read_picture(huge_png(tmp_path/'x.png', side))
+    with pytest.raises(InputError, match='claims 65535 x 65535 pixels'):
+        read_dicom(write_dicom(tmp_path/'rows', ramp, Rows=65535, Columns=65535))
+    with pytest.raises(InputError, match='claims more pixels than any radiograph has'):
+        read_picture(huge_png(tmp_path/'x.png', side))
     with pytest.raises(InputError, match='claims 9000 x 9000 pixels'): read_picture(huge_png(tmp_path/'y.png', 9000))
     assert peak_memory()-before < 60

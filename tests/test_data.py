@@ -52,7 +52,8 @@ def test_split_holds_shares_and_prevalence_on_a_large_cohort():
 
 def test_a_torn_patient_is_found_by_patient_study_path_and_group():
     base = table([(0, 0, 'wrist', 1), (0, 1, 'wrist', 0), (1, 0, 'wrist', 1)])
-    with pytest.raises(InputError, match='1 patient on two sides'): validate(base.assign(split=['train', 'test', 'train']))
+    with pytest.raises(InputError, match='1 patient on two sides'):
+        validate(base.assign(split=['train', 'test', 'train']))
     other = base.assign(collection='copy', patient=['q', 'r', 's'])
     with pytest.raises(InputError, match='path'): check_disjoint(base.assign(split='train'), other.assign(split='test'))
     with pytest.raises(InputError, match='1 hash'):
@@ -90,8 +91,9 @@ def test_signed_rescaled_inverted_and_windowed_pixels_agree_with_pydicom(tmp_pat
     for i in range(12):
         px = rng.integers(-2000, 2000, (40, 50)).astype(np.int16)
         slope, start = rng.choice([.5, 1, 3]), rng.integers(-500, 500)
-        file = write_dicom(tmp_path/f'{i}', px, BitsStored=12, HighBit=11, RescaleSlope=str(slope), RescaleIntercept=str(start),
-                           WindowCenter=str(rng.integers(-900, 900)), WindowWidth=str(rng.integers(1, 3000)),
+        file = write_dicom(tmp_path/f'{i}', px, BitsStored=12, HighBit=11, RescaleSlope=str(slope),
+                           RescaleIntercept=str(start), WindowCenter=str(rng.integers(-900, 900)),
+                           WindowWidth=str(rng.integers(1, 3000)),
                            VOILUTFunction=['LINEAR', 'LINEAR_EXACT', 'SIGMOID'][i % 3],
                            PhotometricInterpretation=f'MONOCHROME{1+i % 2}')
         ds = pydicom.dcmread(file)
@@ -125,7 +127,8 @@ def test_every_one_of_several_names_is_found_and_scrubbed():
     ds = pydicom.Dataset()
     ds.PatientName, ds.OtherPatientNames, ds.OtherPatientIDs = 'Roe^Jane', ['Poe^Jane', 'Loe^Jane'], ['M-1', 'M-2']
     assert names_in(ds) == {'Roe^Jane', 'Poe^Jane', 'Loe^Jane', 'M-1', 'M-2'}
-    assert scrub('Poe, formerly Loe (M-2): no fracture.', names_in(ds)) == '[name], formerly [name] ([name]): no fracture.'
+    text = scrub('Poe, formerly Loe (M-2): no fracture.', names_in(ds))
+    assert text == '[name], formerly [name] ([name]): no fracture.'
 
 
 @settings(max_examples=20, deadline=None)

@@ -30,7 +30,8 @@ def chain(tmp_path_factory):
         for s in range(8):
             for view in 'frontal', 'lateral':
                 film(rng).save(folder/f'{name}{s}{view}.png')
-                rows.append(dict(patient=f'{name} p{s}', study=f'{name} s{s}', view=view, path=str(folder/f'{name}{s}{view}.png'),
+                rows.append(dict(patient=f'{name} p{s}', study=f'{name} s{s}', view=view,
+                                 path=str(folder/f'{name}{s}{view}.png'),
                                  split=['train', 'train', 'train', 'train', 'train', 'train', 'valid', 'test'][s]))
         res[name] = study_table(rows, collection=name)
     return folder, res
@@ -57,7 +58,8 @@ def planted(chain, kind):
         im, out = Image.open(folder/f'mura2{view}.png'), folder/f'{kind}{view}.jpg'
         if kind == 'study under two ids': im.resize((70, 84)).save(out, quality=70)
         elif kind == 'image' and view == 'lateral': im.save(out, quality=60)
-        elif kind == 'mirrored image' and view == 'lateral': ImageOps.mirror(im).point(lambda v: v*.9).save(out, quality=75)
+        elif kind == 'mirrored image' and view == 'lateral':
+            ImageOps.mirror(im).point(lambda v: v*.9).save(out, quality=75)
         else: continue
         h.loc[i, 'path'] = str(out)
     return tables
@@ -65,7 +67,8 @@ def planted(chain, kind):
 
 def test_a_clean_chain_passes(chain):
     kept, record = audit_chain(chain[1], jobs=1)
-    assert record == dict(leak_audit=dict(leaks={}, removed=dict(mura=0, atlas=0, hospital=0), images_compared=True, grouped_by_likeness=[]))
+    assert record == dict(leak_audit=dict(leaks={}, removed=dict(mura=0, atlas=0, hospital=0), images_compared=True,
+                                          grouped_by_likeness=[]))
     for k,t in chain[1].items(): pd.testing.assert_frame_equal(kept[k], t)
 
 
@@ -76,9 +79,11 @@ def test_a_planted_leak_is_found_refused_and_removed_on_the_training_side(chain,
     found = find_leaks(*tables.values(), images=not ids_only, jobs=1)
     assert kind in set(found.kind) and set(found.table) | set(found.other_table) == {0, 2}
     if ids_only or kind == 'image':
-        with pytest.raises(InputError, match=f'1 {kind}.*two sides of the split'): audit_chain(tables, images=not ids_only, jobs=1)
+        with pytest.raises(InputError, match=f'1 {kind}.*two sides of the split'):
+            audit_chain(tables, images=not ids_only, jobs=1)
     kept, record = audit_chain(tables, remove=True, images=not ids_only, jobs=1)
-    assert record['leak_audit']['removed'] == dict(mura=2, atlas=0, hospital=0) and record['leak_audit']['leaks'][kind] == 1
+    assert record['leak_audit']['removed'] == dict(mura=2, atlas=0, hospital=0)
+    assert record['leak_audit']['leaks'][kind] == 1
     assert len(kept['hospital']) == 16 and 'mura s2' not in set(kept['mura'].study)
 
 
@@ -102,13 +107,15 @@ def test_a_stage_is_held_against_what_its_chain_learned_from(chain, kind, tmp_pa
     by_ids = dict(nothing={}, patient=dict(patient=1), study=dict(study=1)).get(kind, {})
     if kind == 'nothing':
         stays, record = audit_stage(learned, cases, cache)
-        assert record == dict(learned_from=len(mura), leaks={}, removed=dict(valid=0, test=0), images_compared=True) and len(stays) == 8
+        assert record == dict(learned_from=len(mura), leaks={}, removed=dict(valid=0, test=0), images_compared=True)
+        assert len(stays) == 8
         # who only validated may validate again, and may not be tested on
         again = cases[cases.split == 'valid'].assign(cache=str(cache.folder))
         assert audit_stage(again, cases, cache)[1]['leaks'] == {}
         with pytest.raises(InputError, match='1 row by patient, 1 row by study, 1 row by path'):
             audit_stage(again, cases.assign(split='test'), cache, leaks='ids')
-        with pytest.raises(InputError, match='the thumbs of the images .* are gone'): audit_stage(learned.assign(cache=str(tmp_path/'x')), cases, cache)
+        with pytest.raises(InputError, match='the thumbs of the images .* are gone'):
+            audit_stage(learned.assign(cache=str(tmp_path/'x')), cases, cache)
         return
     with pytest.raises(InputError, match=f'1 row by {kind}'): audit_stage(learned, cases, cache, where='wrist')
     stays, record = audit_stage(learned, cases, cache, leaks='remove')
