@@ -21,7 +21,7 @@ from .parameters import check_name, check_parameters
 @dataclass(frozen=True)
 class Node:
     "One papermill run: `id` is also the folder of its run below `runs/PROFILE`"
-    id: str # `karam2021/stage/RadiNet.seed0`
+    id: str # `PAPER/stage/A.seed0`
     notebook: str # path of the .ipynb
     params: dict # name to value
     parents: dict = field(default_factory=dict) # parameter to the id, or list of ids, of runs that it reads

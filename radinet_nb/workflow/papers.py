@@ -91,7 +91,7 @@ def paper_module(
 
 # %% ../../nbs/workflow/papers.ipynb #da6652ea
 def find_item(
-    name:str, # `table5`, or `karam2021/table5`
+    name:str, # `table5`, or `PAPER/table5`
 )->Item:
     "An item of any paper; an unknown or ambiguous name is an `InputError`"
     items = {f'{p}/{k}': o for p in paper_folders() for k, o in load_paper(p).items.items()}

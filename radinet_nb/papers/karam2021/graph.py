@@ -146,5 +146,5 @@ def add_clinical(
     "Table 6 and Fig. 15: the models on patients whom nobody has seen, beside two readers"
     study = g.option('reader_study', {})
     if not study: return ''
-    clinical = g.run('ingest', 'clinical', **g.section('ingest') | {'data': g.data, 'clinical': True} | study)
+    clinical = g.run('ingest', 'clinical', **g.section('ingest') | {'data': collections(g), 'clinical': True} | study)
     return g.run('clinical', reads=dict(clinical=clinical, runs=runs), **g.section('clinical'))
