@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..data.runs import OpenRun, Run, read_json, run_key, write_json
 from ..data.tables import write_table
 from ..errors import InputError
-from .figures import figure_bytes, finish
+from .figures import figure_bytes, finish_figure
 
 # %% ../../nbs/results/result_run.ipynb #a8de01fe
 CONTENTS, RESULTS = 'contents.json', 'results.json'
@@ -56,18 +56,22 @@ class ResultRun(OpenRun):
 
     @property
     def synthetic(self)->bool: return bool(self.facts.get('synthetic'))
+    @property
+    def interval(self)->str:
+        "`95 % interval`"
+        return f'{100*self.params.get("confidence", .95):g} % interval'
+    def finish(self)->Run:
+        "Write what the run offers, then the record; the finished run"
+        write_json(self.folder/CONTENTS, list(self.contents.values()))
+        write_json(self.folder/RESULTS, self.results)
+        self.note(collections=sorted(self.collections))
+        return super().finish()
 
 # %% ../../nbs/results/result_run.ipynb #8c0b8c7a
 @patch(as_prop=True)
 def draws(self:ResultRun)->dict:
     "How intervals are drawn, as the functions of `analysis` take it"
     return {name: self.params[name] for name in ('resamples', 'confidence', 'seed') if name in self.params}
-
-# %% ../../nbs/results/result_run.ipynb #abc4477d
-@patch(as_prop=True)
-def interval(self:ResultRun)->str:
-    "`95 % interval`"
-    return f'{100*self.params.get("confidence", .95):g} % interval'
 
 # %% ../../nbs/results/result_run.ipynb #2d6501a3
 @patch(as_prop=True)
@@ -152,18 +156,9 @@ def figure(self:ResultRun,
 ): # `fig`, so that the notebook shows it
     "Mark a figure that rests on synthetic data, write it as SVG and PNG, and list it for the page"
     list_content(self, 'figure', key, caption=caption, alt=alt, source=source)
-    finish(fig, data_mark(self.synthetic, source) == 'synthetic data')
+    finish_figure(fig, data_mark(self.synthetic, source) == 'synthetic data')
     for kind in ('svg', 'png'): (self.folder/f'{key}.{kind}').write_bytes(figure_bytes(fig, kind))
     return fig
-
-# %% ../../nbs/results/result_run.ipynb #c811f597
-@patch
-def finish(self:ResultRun)->Run:
-    "Write what the run offers, then the record; the finished run"
-    write_json(self.folder/CONTENTS, list(self.contents.values()))
-    write_json(self.folder/RESULTS, self.results)
-    self.note(collections=sorted(self.collections))
-    return OpenRun.finish(self)
 
 # %% ../../nbs/results/result_run.ipynb #a468de83
 def contents_of(
