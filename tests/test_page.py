@@ -11,10 +11,11 @@ import pytest
 
 from radinet_nb.data.notebooks import checkout
 from radinet_nb.data.runs import OpenRun
+from radinet_nb.papers.karam2021.margins import differences, performance_table
 from radinet_nb.results.claims import VERDICTS, read_claims
 from radinet_nb.results.figures import loss_figure, performance_figure, save_figure, save_table
 from radinet_nb.results.page import FOLDED, browse, find_browser, print_page, render_page
-from radinet_nb.results.performance import control_table, differences, performance_table
+from radinet_nb.results.performance import control_table
 
 WIDTHS = (390, 1280)
 needs_browser = pytest.mark.skipif(not find_browser(), reason='no Chromium here: install one, or name it in RADINET_BROWSER')
