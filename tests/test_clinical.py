@@ -15,7 +15,7 @@ from radinet_nb.papers.karam2021.clinical_tables import clinical_table, table6_l
 from radinet_nb.results.error_figures import confusion_figure, roc_figure, upset_figure, venn_figure
 from radinet_nb.results.reader_cases import agent_calls, shared_cases
 from radinet_nb.results.reader_figures import agents_figure
-from radinet_nb.results.reader_tables import compare_rules, confusion_by_agent, non_inferiority_table, reader_points
+from radinet_nb.results.reader_tables import compare_rules, agent_confusions, non_inferiority_table, reader_points
 
 
 def study(truth, readers=2, models=2, seed=0):
@@ -53,7 +53,7 @@ def test_the_whole_analysis_survives_few_patients_and_one_class(truth, readers):
     assert len(agreement(agents[agents.rule == 'disjunction'], 20))
     for fig in (agents_figure(table), roc_figure(curves, reader_points(table)),
                 upset_figure(regions(wrong), difficulty_share(wrong)),
-                confusion_figure(confusion_by_agent(agents), ['none', 'fracture'], across=3)):
+                confusion_figure(agent_confusions(agents), ['none', 'fracture'], across=3)):
         fig.savefig('/dev/null', format='png')
         plt.close(fig)
 

@@ -65,6 +65,24 @@ def panel_lines(
     lines = text.replace(', ', ',\n').replace(': ', ':\n').replace(' of the ', '\nof the ').split('\n')
     return '\n'.join(o if len(o) <= widest else f'{o[:widest - 1]}…' for o in lines)
 
+# %% ../../nbs/results/chain_figures.ipynb #345bd1fe
+def _draw_stage(ax, x, wide, row, images):
+    "The panel of a stage: its name, its images and what they are, and its task"
+    color, middle = STAGE_COLORS[row.role], x + wide/2
+    ax.add_patch(FancyBboxPatch((x - .2, -2.35), wide + .4, 6.1, boxstyle='round,pad=0,rounding_size=.2', linewidth=1.2,
+                                edgecolor=color, facecolor=(*mpl.colors.to_rgb(color), .07), zorder=0))
+    ax.text(middle, 3.28, row.head, ha='center', va='center', fontsize=9, fontweight='bold', linespacing=1.3)
+    image_pile(ax, middle, 1.6, images)
+    ax.text(middle, .98, row.data, ha='center', va='top', fontsize=7, linespacing=1.3)
+    ax.text(middle, -1.48, row.task, ha='center', va='top', fontsize=7, linespacing=1.3)
+
+def _draw_transfer(ax, left, right, text):
+    "The arrow from one network to the next, and below it what is carried"
+    arrow = dict(arrowstyle='simple,head_width=9,head_length=8,tail_width=3.5', facecolor='black', linewidth=0)
+    ax.add_patch(FancyArrowPatch((left + .25, -.65), (right - .25, -.65), mutation_scale=1, zorder=5, **arrow))
+    ax.text((left + right)/2, -2.6, text, ha='center', va='top', fontsize=7, linespacing=1.3)
+    ax.plot([(left + right)/2]*2, [-2.55, -.85], color='black', linewidth=.6, linestyle=':')
+
 # %% ../../nbs/results/chain_figures.ipynb #fef67172
 def chain_figure(
     steps:pd.DataFrame, # from `chain_table`, with columns head (above each stage), data and task (below)
@@ -88,22 +106,25 @@ def chain_figure(
         ax.axis('off')
         return fig
 
-def _draw_stage(ax, x, wide, row, images):
-    "The panel of a stage: its name, its images and what they are, and its task"
-    color, middle = STAGE_COLORS[row.role], x + wide/2
-    ax.add_patch(FancyBboxPatch((x - .2, -2.35), wide + .4, 6.1, boxstyle='round,pad=0,rounding_size=.2', linewidth=1.2,
-                                edgecolor=color, facecolor=(*mpl.colors.to_rgb(color), .07), zorder=0))
-    ax.text(middle, 3.28, row.head, ha='center', va='center', fontsize=9, fontweight='bold', linespacing=1.3)
-    image_pile(ax, middle, 1.6, images)
-    ax.text(middle, .98, row.data, ha='center', va='top', fontsize=7, linespacing=1.3)
-    ax.text(middle, -1.48, row.task, ha='center', va='top', fontsize=7, linespacing=1.3)
+# %% ../../nbs/results/chain_figures.ipynb #e5d21b1d
+def _draw_node(ax, x, y, name, color):
+    "A trained network; what follows _ in its name is a subscript, as karam2021 writes it"
+    base, _, target = name.partition('_')
+    text = rf'{base}$_\mathrm{{{target}}}$' if target else base
+    ax.add_patch(FancyBboxPatch((x - 1, y - .27), 2, .54, boxstyle='round,pad=0,rounding_size=.12', linewidth=1.1,
+                                edgecolor=color, facecolor=(*mpl.colors.to_rgb(color), .18), zorder=3))
+    ax.text(x, y, text, ha='center', va='center', fontsize=8.5, fontweight='bold', zorder=4)
 
-def _draw_transfer(ax, left, right, text):
-    "The arrow from one network to the next, and below it what is carried"
-    arrow = dict(arrowstyle='simple,head_width=9,head_length=8,tail_width=3.5', facecolor='black', linewidth=0)
-    ax.add_patch(FancyArrowPatch((left + .25, -.65), (right - .25, -.65), mutation_scale=1, zorder=5, **arrow))
-    ax.text((left + right)/2, -2.6, text, ha='center', va='top', fontsize=7, linespacing=1.3)
-    ax.plot([(left + right)/2]*2, [-2.55, -.85], color='black', linewidth=.6, linestyle=':')
+def _draw_start(ax, x, y, source):
+    "The arrow from the network that a network starts from, or from random weights"
+    arrow = dict(arrowstyle='-|>', mutation_scale=10, color='black', linewidth=1.1, shrinkA=0, shrinkB=0)
+    if source is None:
+        ax.add_patch(FancyArrowPatch((-2.15, y), (x - 1, y), **arrow | dict(linestyle=(0, (4, 2)))))
+        ax.text(-2.25, y, 'random\nweights', ha='right', va='center', fontsize=7, linespacing=1.1)
+        return
+    left, high = source[0] + 1, source[1]
+    way = [(left, high), (left + .6, high), (left + .2, y), (left + .8, y), (x - 1, y)] # an S, and then straight on
+    ax.add_patch(FancyArrowPatch(path=mpl.path.Path(way, [1, 4, 4, 4, 2]), **arrow))
 
 # %% ../../nbs/results/chain_figures.ipynb #ebe4473f
 def models_figure(
@@ -125,22 +146,3 @@ def models_figure(
         ax.set(xlim=(-3.3, heads.column.max()*3.2 + 1.1), ylim=(-1.05*tree.row.max() - .4, 1.25), aspect='equal')
         ax.axis('off')
         return fig
-
-def _draw_node(ax, x, y, name, color):
-    "A trained network; what follows _ in its name is a subscript, as karam2021 writes it"
-    base, _, target = name.partition('_')
-    text = rf'{base}$_\mathrm{{{target}}}$' if target else base
-    ax.add_patch(FancyBboxPatch((x - 1, y - .27), 2, .54, boxstyle='round,pad=0,rounding_size=.12', linewidth=1.1,
-                                edgecolor=color, facecolor=(*mpl.colors.to_rgb(color), .18), zorder=3))
-    ax.text(x, y, text, ha='center', va='center', fontsize=8.5, fontweight='bold', zorder=4)
-
-def _draw_start(ax, x, y, source):
-    "The arrow from the network that a network starts from, or from random weights"
-    arrow = dict(arrowstyle='-|>', mutation_scale=10, color='black', linewidth=1.1, shrinkA=0, shrinkB=0)
-    if source is None:
-        ax.add_patch(FancyArrowPatch((-2.15, y), (x - 1, y), **arrow | dict(linestyle=(0, (4, 2)))))
-        ax.text(-2.25, y, 'random\nweights', ha='right', va='center', fontsize=7, linespacing=1.1)
-        return
-    left, high = source[0] + 1, source[1]
-    way = [(left, high), (left + .6, high), (left + .2, y), (left + .8, y), (x - 1, y)] # an S, and then straight on
-    ax.add_patch(FancyArrowPatch(path=mpl.path.Path(way, [1, 4, 4, 4, 2]), **arrow))

@@ -78,26 +78,7 @@ def short_number(
         if n >= size: return f'{n/size:.3g} {unit}'
     return f'{n:g}'
 
-# %% ../../nbs/results/drawings.ipynb #46901541
-def network_figure(
-    table:pd.DataFrame, # from `network_table`
-    classes:list, # names of the outputs
-    title:str, # such as the backbone
-    shape:tuple, # height and width of an image
-    image:np.ndarray|None=None, # one to show at the input, uint8
-):
-    "Body and head of a network, with sizes and parameters (karam2021, Fig. 2)"
-    with style():
-        fig, ax = plt.subplots(figsize=(7, 2.7))
-        wide = _draw_input(ax, shape, image)
-        x = _draw_parts(ax, wide + .3, table, 2.2/np.sqrt(shape[0]))
-        _draw_classes(ax, x, classes)
-        body, head = (short_number(table[table.kind == o].parameters.sum()) for o in ('body', 'head'))
-        ax.set(xlim=(-.05, x + 1.1), ylim=(-2.8, 1.6), aspect='equal')
-        ax.set_title(f'{title}: body {body} parameters, head {head}', pad=2)
-        ax.axis('off')
-        return fig
-
+# %% ../../nbs/results/drawings.ipynb #ffca6774
 def _draw_input(ax, shape, image)->float: # its width
     "The image that enters, or a grey sheet, and what the rows of numbers below the parts mean"
     wide, high = 1.5, 1.5*shape[0]/shape[1]
@@ -119,6 +100,7 @@ def _draw_parts(ax, x, table, scale)->float: # where the next part would begin
         x += width + (.5 if body else .74)
     return x
 
+# %% ../../nbs/results/drawings.ipynb #761d496c
 def _draw_slab(ax, x, width, height, color, depth=.12):
     "A block seen from the front right"
     low, high, right, edge = -height/2, height/2, x + width, dict(edgecolor='black', linewidth=.6)
@@ -135,6 +117,7 @@ def _draw_numbers(ax, x, row, body):
     for i, text in enumerate(texts):
         ax.text(x, -1.4 - .27*i, text, ha='center', va='top', fontsize=6.5, fontweight='normal' if i else 'bold')
 
+# %% ../../nbs/results/drawings.ipynb #e6ef57ff
 def _draw_classes(ax, x, classes):
     "The names of the outputs, joined to the last layer"
     step = min(.27, 3/len(classes)) # many classes stand closer
@@ -142,6 +125,26 @@ def _draw_classes(ax, x, classes):
         y = (len(classes)/2 - i - .5)*step
         ax.plot([x - .58, x - .1], [y*.4, y], color='#909090', linewidth=.5)
         ax.text(x - .05, y, name.replace('_', ' '), va='center', fontsize=7 if len(classes) < 12 else 5)
+
+# %% ../../nbs/results/drawings.ipynb #46901541
+def network_figure(
+    table:pd.DataFrame, # from `network_table`
+    classes:list, # names of the outputs
+    title:str, # such as the backbone
+    shape:tuple, # height and width of an image
+    image:np.ndarray|None=None, # one to show at the input, uint8
+):
+    "Body and head of a network, with sizes and parameters (karam2021, Fig. 2)"
+    with style():
+        fig, ax = plt.subplots(figsize=(7, 2.7))
+        wide = _draw_input(ax, shape, image)
+        x = _draw_parts(ax, wide + .3, table, 2.2/np.sqrt(shape[0]))
+        _draw_classes(ax, x, classes)
+        body, head = (short_number(table[table.kind == o].parameters.sum()) for o in ('body', 'head'))
+        ax.set(xlim=(-.05, x + 1.1), ylim=(-2.8, 1.6), aspect='equal')
+        ax.set_title(f'{title}: body {body} parameters, head {head}', pad=2)
+        ax.axis('off')
+        return fig
 
 # %% ../../nbs/results/drawings.ipynb #ea523aa4
 def phases_table(

@@ -49,6 +49,16 @@ def by_model(
     names = [*(o for o in order if o in names), *(o for o in names if o not in order)]
     return {m: [r for r in runs if r.record['name'] == m] for m in names}
 
+# %% ../../nbs/results/performance.ipynb #9c3e9924
+def _seed_spread(runs, metrics, rule)->pd.Series: # metric to standard deviation; NaN with one seed
+    "How much each metric of one model differs between its seeds, each at its own threshold"
+    def values(run):
+        threshold = choose_threshold(average_seeds([run], 'valid'), rule)
+        return evaluate(average_seeds([run], 'test'), threshold, metrics, resamples=2).set_index('metric').value
+    each = [values(r) for r in runs]
+    if len(each) < 2: return pd.Series(np.nan, index=each[0].index)
+    return pd.concat(each, axis=1).std(axis=1, ddof=1)
+
 # %% ../../nbs/results/performance.ipynb #046075a2
 def model_table(
     runs:list, # runs of any number of models
@@ -69,15 +79,6 @@ def model_table(
     table = pd.concat(res, ignore_index=True).rename(columns={'clusters': 'patients'})
     return table[['model', 'metric', 'value', 'low', 'high', 'seeds', 'seed_sd', 'threshold', 'n', 'positives',
                   'patients', 'note']]
-
-def _seed_spread(runs, metrics, rule)->pd.Series: # metric to standard deviation; NaN with one seed
-    "How much each metric of one model differs between its seeds, each at its own threshold"
-    def values(run):
-        threshold = choose_threshold(average_seeds([run], 'valid'), rule)
-        return evaluate(average_seeds([run], 'test'), threshold, metrics, resamples=2).set_index('metric').value
-    each = [values(r) for r in runs]
-    if len(each) < 2: return pd.Series(np.nan, index=each[0].index)
-    return pd.concat(each, axis=1).std(axis=1, ddof=1)
 
 # %% ../../nbs/results/performance.ipynb #2fda096d
 def paired_differences(

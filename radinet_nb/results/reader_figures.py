@@ -12,6 +12,19 @@ import pandas as pd
 
 from .figures import COLORS, LABELS, style
 
+# %% ../../nbs/results/reader_figures.ipynb #767314df
+def _draw_agents(ax, rows, kinds, y):
+    "One metric of all agents, per cent"
+    ax.hlines(y, 100*rows.low, 100*rows.high, color='black', linewidth=1)
+    for (agent, kind), at in zip(kinds.items(), y, strict=True):
+        look = KIND_LOOKS[kind]
+        ax.plot(100*rows.value[agent], at, markersize=5.5, markeredgecolor='black', markeredgewidth=.6, clip_on=False,
+                zorder=3, linestyle='none', **look)
+        if 'published' not in rows: continue
+        hollow = look | dict(color='white', markeredgecolor=look['color'], markeredgewidth=1.2, markersize=4.5)
+        ax.plot(100*rows.published.astype(float)[agent], at-.36, linestyle='none', clip_on=False, zorder=2, **hollow)
+    ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
+
 # %% ../../nbs/results/reader_figures.ipynb #3521f8cf
 #: how a kind of agent is drawn
 KIND_LOOKS = dict(reader=dict(marker='s', color=COLORS[1]), average=dict(marker='D', color=COLORS[3]),
@@ -30,21 +43,10 @@ def agents_figure(
         for ax, metric in zip(axes[0], metrics, strict=True):
             _draw_agents(ax, table[table.metric==metric].set_index('model').reindex(kinds.index), kinds, y)
             names = [o.replace('_', ' ') for o in kinds.index]
-            ax.set(xlabel=f'{LABELS[metric]} (%)', xlim=(-3, 103), yticks=y, yticklabels=names)
+            ax.set(xlabel=f'{LABELS[metric]} (%)', xlim=(-3, 103), ylim=(y.min() - .7, .6), yticks=y,
+                   yticklabels=names)
         looks = {k: KIND_LOOKS[k] for k in kinds.unique()}
         if 'published' in table: looks['hollow, below: published'] = dict(marker='o', color='white', markersize=4.5)
         marks = [plt.Line2D([], [], linestyle='none', markeredgecolor='black', label=k, **o) for k, o in looks.items()]
         fig.legend(handles=marks, loc='outside lower center', ncols=4, handletextpad=.2)
         return fig
-
-def _draw_agents(ax, rows, kinds, y):
-    "One metric of all agents, per cent"
-    ax.hlines(y, 100*rows.low, 100*rows.high, color='black', linewidth=1)
-    for (agent, kind), at in zip(kinds.items(), y, strict=True):
-        look = KIND_LOOKS[kind]
-        ax.plot(100*rows.value[agent], at, markersize=5.5, markeredgecolor='black', markeredgewidth=.6, clip_on=False,
-                zorder=3, linestyle='none', **look)
-        if 'published' not in rows: continue
-        hollow = look | dict(color='white', markeredgecolor=look['color'], markeredgewidth=1.2, markersize=4.5)
-        ax.plot(100*rows.published.astype(float)[agent], at-.36, linestyle='none', clip_on=False, zorder=2, **hollow)
-    ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)

@@ -30,7 +30,21 @@ def matrix_for(
     why = f'accuracy {span(accuracy)} and F1 {span(f1)} {consequence}, stated {span(kappa)}'
     return dict(possible=possible, why=why)
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #f4b6992a
+# %% ../../../nbs/papers/karam2021/margins.ipynb #c31a6949
+def _possible_readings(top, margin, rounding)->dict: # `points` and `relative` to what `matrix_for` says
+    "Is there a confusion matrix behind the margins of one model, under each reading?"
+    def bars(relative):
+        return [other_bar(f'{top[k]:g}', f'{margin[k]:g}', relative, rounding) for k in ('accuracy', 'f1', 'kappa')]
+    return {k: matrix_for(*bars(k == 'relative')) for k in ('points', 'relative')}
+
+def _margin_note(top, margin, points_possible, elsewhere)->str:
+    "Both readings of one margin in numbers, and what the paper states of the same value elsewhere"
+    note = f'{top:g}/{1 + margin/100:g} = {100*top/(100 + margin):.1f} if the margin is relative, '
+    note += f'{top:g} - {margin:g} = {top - margin:g} in points'
+    if not points_possible: note += ', for which accuracy, F1 and kappa have no common matrix'
+    return note + ''.join(f'; the {o["item"]} states {o["value"]:g}' for o in elsewhere.to_dict('records'))
+
+# %% ../../../nbs/papers/karam2021/margins.ipynb #f9b69510
 def margin_readings(
     rounding:str='nearest', # of the printed numbers, as in `printed_interval`; 'any' also lets them be cut off
 )->pd.DataFrame: # model, metric, margin, points, relative, points_possible, relative_possible, note, why
@@ -55,20 +69,7 @@ def margin_readings(
                             why=why))
     return pd.DataFrame(res)
 
-def _possible_readings(top, margin, rounding)->dict: # `points` and `relative` to what `matrix_for` says
-    "Is there a confusion matrix behind the margins of one model, under each reading?"
-    def bars(relative):
-        return [other_bar(f'{top[k]:g}', f'{margin[k]:g}', relative, rounding) for k in ('accuracy', 'f1', 'kappa')]
-    return {k: matrix_for(*bars(k == 'relative')) for k in ('points', 'relative')}
-
-def _margin_note(top, margin, points_possible, elsewhere)->str:
-    "Both readings of one margin in numbers, and what the paper states of the same value elsewhere"
-    note = f'{top:g}/{1 + margin/100:g} = {100*top/(100 + margin):.1f} if the margin is relative, '
-    note += f'{top:g} - {margin:g} = {top - margin:g} in points'
-    if not points_possible: note += ', for which accuracy, F1 and kappa have no common matrix'
-    return note + ''.join(f'; the {o["item"]} states {o["value"]:g}' for o in elsewhere.to_dict('records'))
-
-# %% ../../../nbs/papers/karam2021/margins.ipynb #647f3471
+# %% ../../../nbs/papers/karam2021/margins.ipynb #7d2e9fcd
 def possible_reading(
     readings:pd.DataFrame, # from `margin_readings`
 )->str: # `points` or `relative`
@@ -76,14 +77,14 @@ def possible_reading(
     points, relative = readings.points_possible.all(), readings.relative_possible.all()
     return 'relative' if relative and not points else 'points'
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #cc56cc80
+# %% ../../../nbs/papers/karam2021/margins.ipynb #a1e6d14f
 def in_order(
     runs:list, # runs of any models
 )->list: # the same, model by model
     "Runs in the order of Table 2; other models come last"
     return [r for group in by_model(runs, MODELS).values() for r in group]
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #460b220b
+# %% ../../../nbs/papers/karam2021/margins.ipynb #ba080976
 def performance_table(
     runs:list, # runs of all models
     metrics:tuple=FIG10, # which
@@ -101,7 +102,7 @@ def performance_table(
     return table[['model', 'metric', 'value', 'low', 'high', 'published', 'published_note', 'published_points',
                   'published_relative', 'seeds', 'seed_sd', 'threshold', 'n', 'positives', 'patients', 'note']]
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #878cbaa2
+# %% ../../../nbs/papers/karam2021/margins.ipynb #b55ac937
 def differences(
     runs:list, # runs of the four models
     **options, # of `paired_differences`

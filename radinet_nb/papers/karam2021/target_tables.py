@@ -113,6 +113,20 @@ def baseline_table(
                         mura_baseline_kappa=rows.get(('MURA baseline', target), np.nan)))
     return pd.DataFrame(res)
 
+# %% ../../../nbs/papers/karam2021/target_tables.ipynb #c067f56e
+def _draw_target(ax, rows, looks):
+    "One point with interval a beginning, and the published value hollow to the right"
+    for i, o in enumerate(rows.itertuples()):
+        look = looks[o.pretraining]
+        interval = [[max(0, o.value - o.low)], [max(0, o.high - o.value)]]
+        ax.errorbar(i, o.value, interval, fmt=look.marker, color=look.color, ecolor='black', elinewidth=1, markersize=6,
+                    markeredgecolor='black', markeredgewidth=.6, capsize=2.5)
+        if pd.isna(o.published): continue
+        ax.plot(i + .3, o.published, look.marker, markersize=4.5, mfc='white', mec=look.color, markeredgewidth=1.3)
+    first = rows.iloc[0]
+    ax.set_xticks(range(len(rows)), list(rows.pretraining), rotation=60, ha='right', rotation_mode='anchor')
+    ax.set(title=f'{first.target}\n{first.positives} of {first.n} fractured', xlim=(-.6, len(PRETRAINING) - .2))
+
 # %% ../../../nbs/papers/karam2021/target_tables.ipynb #0dfdf4d3
 def targets_figure(
     table:pd.DataFrame, # from `targets_table`
@@ -132,20 +146,7 @@ def targets_figure(
         fig.legend(*performance_key(axes[0, 0], rows.published.notna().any()), loc='outside lower center', ncols=2)
         return fig
 
-def _draw_target(ax, rows, looks):
-    "One point with interval a beginning, and the published value hollow to the right"
-    for i, o in enumerate(rows.itertuples()):
-        look = looks[o.pretraining]
-        interval = [[max(0, o.value - o.low)], [max(0, o.high - o.value)]]
-        ax.errorbar(i, o.value, interval, fmt=look.marker, color=look.color, ecolor='black', elinewidth=1, markersize=6,
-                    markeredgecolor='black', markeredgewidth=.6, capsize=2.5)
-        if pd.isna(o.published): continue
-        ax.plot(i + .3, o.published, look.marker, markersize=4.5, mfc='white', mec=look.color, markeredgewidth=1.3)
-    first = rows.iloc[0]
-    ax.set_xticks(range(len(rows)), list(rows.pretraining), rotation=60, ha='right', rotation_mode='anchor')
-    ax.set(title=f'{first.target}\n{first.positives} of {first.n} fractured', xlim=(-.6, len(PRETRAINING) - .2))
-
-# %% ../../../nbs/papers/karam2021/target_tables.ipynb #b05dda57
+# %% ../../../nbs/papers/karam2021/target_tables.ipynb #71c0cd1b
 def stated_margins()->dict: # (model, metric) to fraction
     "By how much a model with report labels is better than the same on Wrist_minimal, as section 4.5.2 states"
     rows = published('karam2021', 'sec4.5.2')
