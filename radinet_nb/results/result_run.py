@@ -36,7 +36,8 @@ def data_mark(
 )->str: # `synthetic data`, `real data: NegEx release`, or nothing
     "What a caption has to say of where its data come from"
     if source is None: return 'synthetic data' if synthetic else ''
-    return source and ('synthetic data' if source == 'synthetic' else f'real data: {source}')
+    if not source: return ''
+    return 'synthetic data' if source == 'synthetic' else f'real data: {source}'
 
 # %% ../../nbs/results/result_run.ipynb #399b5044
 class ResultRun(OpenRun):
@@ -51,38 +52,78 @@ class ResultRun(OpenRun):
         super().__init__(out, notebook, params, parents, params.get('seed'))
         if synthetic is not None: self.note(synthetic=synthetic)
         self.contents, self.results = {}, {}
-        self.collections = {c for o in self.parents.values() for c in o.record.get('collections', [])}
+        self.collections = {name for run in self.parents.values() for name in run.record.get('collections', [])}
+
     @property
     def synthetic(self)->bool: return bool(self.facts.get('synthetic'))
-    @property
-    def draws(self)->dict:
-        "How intervals are drawn, as the functions of `analysis` take it"
-        return {k: self.params[k] for k in ('resamples', 'confidence', 'seed') if k in self.params}
-    @property
-    def interval(self)->str:
-        "`95 % interval`"
-        return f'{100*self.params.get("confidence", .95):g} % interval'
-    @property
-    def level(self)->str:
-        "How the intervals of a caption were made"
-        return f'{self.interval}s draw patients with replacement ({self.params.get("resamples", 2000)} draws)'
-    def finish(self)->Run:
-        "Write what the run offers, then the record; the finished run"
-        write_json(self.folder/CONTENTS, list(self.contents.values()))
-        write_json(self.folder/RESULTS, self.results)
-        self.note(collections=sorted(self.collections))
-        return super().finish()
+
+# %% ../../nbs/results/result_run.ipynb #8c0b8c7a
+@patch(as_prop=True)
+def draws(self:ResultRun)->dict:
+    "How intervals are drawn, as the functions of `analysis` take it"
+    return {name: self.params[name] for name in ('resamples', 'confidence', 'seed') if name in self.params}
+
+# %% ../../nbs/results/result_run.ipynb #abc4477d
+@patch(as_prop=True)
+def interval(self:ResultRun)->str:
+    "`95 % interval`"
+    return f'{100*self.params.get("confidence", .95):g} % interval'
+
+# %% ../../nbs/results/result_run.ipynb #2d6501a3
+@patch(as_prop=True)
+def level(self:ResultRun)->str:
+    "How the intervals of a caption were made"
+    return f'{self.interval}s draw patients with replacement ({self.params.get("resamples", 2000)} draws)'
 
 # %% ../../nbs/results/result_run.ipynb #abefdf7a
 def list_content(
     run:ResultRun, # an open run
     kind:str, # table or figure
     key:str, # name of the files, without suffix
-    **facts, # caption, alt, source, digits: how to show it
+    **facts, # caption, alt, source, digits: how to show it; None: not listed
 ):
-    "List a table or figure of a run; saved again, it keeps its place"
-    facts = {k: v for k, v in facts.items() if v is not None}
+    "List a table or figure of a run; saved again, it keeps its place in the order"
+    facts = {name: value for name, value in facts.items() if value is not None}
     run.contents[kind, plain_name(key)] = dict(key=key, kind=kind) | facts
+
+# %% ../../nbs/results/result_run.ipynb #2eda525a
+def with_seeds(
+    runs:list|tuple, # trainings of one model, one a seed
+    what:str, # `predictions` or `history`
+)->pd.DataFrame: # the frames of all runs, with the column seed
+    "What several trainings of one model left, as one frame"
+    return pd.concat([getattr(run, what).assign(seed=run.record.get('seed')) for run in runs], ignore_index=True)
+
+# %% ../../nbs/results/result_run.ipynb #4e30c063
+def _write_predictions(run, key, trainings, predictions)->dict:
+    "Write the predictions of a model, and the histories of its trainings where all have one; the entry for both"
+    name, folder = re.sub(r'[^\w.-]+', '-', key), run.folder/'results'
+    folder.mkdir(exist_ok=True)
+    predictions.to_parquet(folder/f'{name}.parquet', index=False)
+    identities = {run_key(training.folder): training.record['id'] for training in trainings}
+    entry = dict(kind='predictions', file=f'results/{name}.parquet', runs=identities)
+    if trainings and all((training.folder/'history.csv').exists() for training in trainings):
+        with_seeds(trainings, 'history').to_csv(folder/f'{name}.csv', index=False)
+        entry['history'] = f'results/{name}.csv'
+    return entry
+
+# %% ../../nbs/results/result_run.ipynb #e16bffd3
+@patch
+def result(self:ResultRun,
+    key:str, # what claims call it, such as `wrist/RadiNet_wrist`
+    table:str='', # a table of this run
+    runs:list|tuple=(), # trainings of one model, one a seed
+    predictions:pd.DataFrame|None=None, # predictions of that model, with a column seed; None: those of `runs`
+):
+    "Offer a table, or the predictions and histories of a model over its seeds; `InputError` where the key is taken"
+    if key in self.results:
+        raise InputError(f'{key} is offered twice', where=self.notebook, mend='give the results different keys')
+    if table:
+        self.results[key] = dict(kind='table', file=f'{table}.csv')
+        return
+    if predictions is None: predictions = with_seeds(runs, 'predictions')
+    self.collections |= set(predictions.collection.unique())
+    self.results[key] = _write_predictions(self, key, runs, predictions)
 
 # %% ../../nbs/results/result_run.ipynb #515f4064
 @patch
@@ -115,39 +156,14 @@ def figure(self:ResultRun,
     for kind in ('svg', 'png'): (self.folder/f'{key}.{kind}').write_bytes(figure_bytes(fig, kind))
     return fig
 
-# %% ../../nbs/results/result_run.ipynb #e16bffd3
+# %% ../../nbs/results/result_run.ipynb #c811f597
 @patch
-def result(self:ResultRun,
-    key:str, # what claims call it, such as `wrist/RadiNet_wrist`
-    table:str='', # a table of this run
-    runs:list|tuple=(), # trainings of one model, one a seed
-    predictions:pd.DataFrame|None=None, # predictions of that model, with a column seed; None: those of `runs`
-):
-    "Offer a table, or the predictions and histories of a model over its seeds, to claims and page"
-    if key in self.results:
-        raise InputError(f'{key} is offered twice', where=self.notebook, mend='give the results different keys')
-    if table:
-        self.results[key] = dict(kind='table', file=f'{table}.csv')
-        return
-    if predictions is None: predictions = with_seeds(runs, 'predictions')
-    self.collections |= set(predictions.collection.unique())
-    name, folder = re.sub(r'[^\w.-]+', '-', key), self.folder/'results'
-    folder.mkdir(exist_ok=True)
-    predictions.to_parquet(folder/f'{name}.parquet', index=False)
-    entry = dict(kind='predictions', file=f'results/{name}.parquet', runs={run_key(o.folder): o.record['id']
-                                                                           for o in runs})
-    if runs and all((o.folder/'history.csv').exists() for o in runs):
-        with_seeds(runs, 'history').to_csv(folder/f'{name}.csv', index=False)
-        entry['history'] = f'results/{name}.csv'
-    self.results[key] = entry
-
-# %% ../../nbs/results/result_run.ipynb #2eda525a
-def with_seeds(
-    runs:list|tuple, # trainings of one model, one a seed
-    what:str, # `predictions` or `history`
-)->pd.DataFrame: # the frames of all runs, with the column seed
-    "What several trainings of one model left, as one frame"
-    return pd.concat([getattr(o, what).assign(seed=o.record.get('seed')) for o in runs], ignore_index=True)
+def finish(self:ResultRun)->Run:
+    "Write what the run offers, then the record; the finished run"
+    write_json(self.folder/CONTENTS, list(self.contents.values()))
+    write_json(self.folder/RESULTS, self.results)
+    self.note(collections=sorted(self.collections))
+    return OpenRun.finish(self)
 
 # %% ../../nbs/results/result_run.ipynb #a468de83
 def contents_of(
