@@ -13,26 +13,30 @@ import pandas as pd
 from .figures import COLORS, LABELS, style
 
 # %% ../../nbs/results/audit_figures.ipynb #5eea3dcd
+def _draw_pairs(ax, y, printed, real):
+    "Printed values as hollow diamonds, recovered ones as dots, and a line between the two"
+    ax.hlines(y, printed, real, color='#808080', linewidth=1.2, zorder=1)
+    ax.plot(real, y, 'o', color=COLORS[4], markersize=5, label='from precision, recall and F1', zorder=3)
+    ax.plot(printed, y, 'D', color='none', markeredgecolor=COLORS[3], markeredgewidth=1.3, markersize=8,
+            label='printed', zorder=4)
+    ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
+
+# %% ../../nbs/results/audit_figures.ipynb #d06c0e24
 def recovered_figure(
     table:pd.DataFrame, # from `recovered`
     metrics=('accuracy', 'kappa'), # one panel each
 ):
     "Printed against recovered values, one row of the published table a line"
     rows = table.reset_index(drop=True)
+    names = rows.dataset+', '+rows.model.replace('none', 'no pre-training')
     # a gap between the datasets
     y = -(np.arange(len(rows))+.8*(rows.dataset!=rows.dataset.shift()).cumsum().to_numpy())
     with style():
-        fig, axes = plt.subplots(1, len(metrics), figsize=(7, .6+.22*len(rows)), sharey=True)
-        for ax,o in zip(np.atleast_1d(axes), metrics, strict=True):
-            printed, real = rows[f'printed_{o}'], rows[f'recovered_{o}']
-            ax.hlines(y, printed, real, color='#808080', linewidth=1.2, zorder=1)
-            ax.plot(real, y, 'o', color=COLORS[4], markersize=5, label='from precision, recall and F1', zorder=3)
-            ax.plot(printed, y, 'D', color='none', markeredgecolor=COLORS[3], markeredgewidth=1.3, markersize=8,
-                    label='printed', zorder=4)
-            ax.set(xlabel=f'{LABELS[o]} (%)', yticks=y, yticklabels=rows.dataset+', '
-                   +rows.model.replace('none', 'no pre-training'))
-            ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
-        fig.legend(*np.atleast_1d(axes)[0].get_legend_handles_labels(), loc='outside lower center', ncols=2)
+        fig, axes = plt.subplots(1, len(metrics), figsize=(7, .6+.22*len(rows)), sharey=True, squeeze=False)
+        for ax, metric in zip(axes.flat, metrics, strict=True):
+            _draw_pairs(ax, y, rows[f'printed_{metric}'], rows[f'recovered_{metric}'])
+            ax.set(xlabel=f'{LABELS[metric]} (%)', yticks=y, yticklabels=names)
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=2)
         return fig
 
 # %% ../../nbs/results/audit_figures.ipynb #f598ee13
@@ -42,18 +46,19 @@ def readers_margin_figure(
 ):
     "Difference in accuracy to each reader, in points, with its interval at the most and the least overlap of errors"
     readers = list(dict.fromkeys(table.reader))
+    labels = dict(most='errors overlap as much as possible', least='errors overlap as little as possible')
     with style():
         fig, ax = plt.subplots(figsize=(7, .9+.42*len(readers)))
-        for k,(overlap, shift) in enumerate(dict(most=.15, least=-.15).items()):
+        for k, (overlap, shift) in enumerate(dict(most=.15, least=-.15).items()):
             part = table[table.overlap==overlap].set_index('reader').loc[readers]
-            y = shift-np.arange(len(readers))
-            ax.hlines(y, 100*part.low, 100*part.high, color=COLORS[4-k], linewidth=1.6)
-            ax.plot(100*part.difference, y, 'os'[k], color=COLORS[4-k], markeredgecolor='black', markeredgewidth=.5,
-                    label='errors overlap as much as they can' if overlap=='most' else 'as little as they can')
+            y, color = shift-np.arange(len(readers)), COLORS[4-k]
+            ax.hlines(y, 100*part.low, 100*part.high, color=color, linewidth=1.6)
+            ax.plot(100*part.difference, y, 'os'[k], color=color, markeredgecolor='black', markeredgewidth=.5,
+                    label=labels[overlap])
         ax.axvline(0, color='black', linewidth=.8)
         ax.axvline(-100*margin, color='black', linewidth=.8, linestyle='--', label=f'margin of {100*margin:g} points')
-        ax.set(yticks=-np.arange(len(readers)), yticklabels=readers,
-               xlabel='network minus reader, accuracy in points, 95 % interval')
+        ax.set(yticks=-np.arange(len(readers)), yticklabels=readers, ylim=(.5-len(readers), .5),
+               xlabel='network minus reader: difference in accuracy (points), with interval')
         ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
         fig.legend(loc='outside lower center', ncols=3)
         return fig

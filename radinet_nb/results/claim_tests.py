@@ -25,25 +25,30 @@ def both_splits(
     return frame[frame.split=='valid'], frame[frame.split=='test']
 
 # %% ../../nbs/results/claim_tests.ipynb #f885072a
-def same_runs(evidence, model)->str: # key of the wrists that decided already; empty: none
-    "Whether a model of another data set is nothing but the runs of Fig. 10"
+def same_runs(
+    evidence:dict, # what runs left, see `results.verdicts`
+    model:str, # key of the predictions of another dataset
+)->str: # key of the wrists that decided already; empty: none
+    "Whether a model of another dataset is nothing but the runs of Fig. 10"
     runs = evidence.get('runs') or {}
     if model.startswith('wrist/'): return ''
-    return next((k for k,v in runs.items() if k.startswith('wrist/') and v==runs.get(model)), '')
+    return next((key for key, label in runs.items() if key.startswith('wrist/') and label==runs.get(model)), '')
 
 # %% ../../nbs/results/claim_tests.ipynb #ae6c05de
 def better(
     evidence:dict, # what runs left, see `results.verdicts`
-    model:str, # key of the predictions, or name in the table
+    model:str, # key of the predictions
     other:str, # the same of the model that it is compared with
     metric:str, # name in `analysis.metrics`
     margin:float=0., # published, a fraction
     relative:float=0., # published, a share of the other model's value
-)->dict:
+)->dict: # as `verdict_row`
     "Paired difference of two models on the same test cases, clustered by patient; thresholds from validation"
-    (va, ta), (vb, tb) = (both_splits(need_evidence(evidence, 'predictions', o)) for o in (model, other))
-    row = compare(ta, tb, choose_threshold(va, RULE), choose_threshold(vb, RULE), metrics=(metric,),
-                  resamples=evidence.get('resamples', 2000)).iloc[0]
+    (valid_a, test_a), (valid_b, test_b) = (both_splits(need_evidence(evidence, 'predictions', key))
+                                            for key in (model, other))
+    thresholds = choose_threshold(valid_a, RULE), choose_threshold(valid_b, RULE)
+    resamples = evidence.get('resamples', 2000)
+    row = compare(test_a, test_b, *thresholds, metrics=(metric,), resamples=resamples).iloc[0]
     both, used = f'{row.a:.3f} against {row.b:.3f}', (model, other)
     # evidence that was counted once is no second confirmation
     if same_runs(evidence, model) and same_runs(evidence, other):
@@ -56,10 +61,10 @@ def better(
 # %% ../../nbs/results/claim_tests.ipynb #06dba9a0
 def reaches(
     evidence:dict, # what runs left, see `results.verdicts`
-    model:str, # key of the predictions, or name in the table
+    model:str, # key of the predictions
     metric:str, # name in `analysis.metrics`
     value:float, # published
-)->dict:
+)->dict: # as `verdict_row`
     "Whether the published level lies in or below our interval"
     valid, test = both_splits(need_evidence(evidence, 'predictions', model))
     row = evaluate(test, choose_threshold(valid, RULE), (metric,), resamples=evidence.get('resamples', 2000)).iloc[0]
@@ -71,40 +76,42 @@ def reaches(
 # %% ../../nbs/results/claim_tests.ipynb #f381545f
 def every_group(
     evidence:dict, # what runs left, see `results.verdicts`
-    model:str, # key of the predictions, or name in the table
+    model:str, # key of the predictions
     metric:str, # name in `analysis.metrics`
     value:float, # published
     group:str, # column of the predictions
-)->dict:
+)->dict: # as `verdict_row`
     "Whether every group of cases exceeds a level"
     valid, test = both_splits(need_evidence(evidence, 'predictions', model))
-    threshold = choose_threshold(valid, RULE)
-    rows = pd.concat([evaluate(o, threshold, (metric,), resamples=evidence.get('resamples', 2000)).assign(group=k)
-                      for k,o in test.groupby(group)])
+    threshold, resamples = choose_threshold(valid, RULE), evidence.get('resamples', 2000)
+    rows = pd.concat([evaluate(part, threshold, (metric,), resamples=resamples).assign(group=name)
+                      for name, part in test.groupby(group)])
     least = rows.sort_values('value').iloc[0]
-    found = dict(effect=least.value, low=least.low, high=least.high,
-                 says=f'least: {least.group}, published above {value:g}', used=(model,))
-    if model not in evidence.get('paper_data', ()): return verdict_row('not testable on this data', **found)
-    return verdict_row('reproduced' if least.low>value else 'direction only' if least.value>value else 'not reproduced',
-                       **found)
+    says = f'least: {least.group}, published above {value:g}'
+    verdict = 'not reproduced'
+    if model not in evidence.get('paper_data', ()): verdict = 'not testable on this data'
+    elif least.low>value: verdict = 'reproduced'
+    elif least.value>value: verdict = 'direction only'
+    return verdict_row(verdict, least.value, least.low, least.high, says, (model,))
 
 # %% ../../nbs/results/claim_tests.ipynb #e2a1397b
 def table_better(
     evidence:dict, # what runs left, see `results.verdicts`
     table:str, # key of the table
-    model:str, # key of the predictions, or name in the table
+    model:str, # name in the table
     other:str, # the same of the model that it is compared with
     metric:str, # name in `analysis.metrics`
     margin:float=0., # published, a fraction
-)->dict:
+)->dict: # as `verdict_row`
     "Two models in a table of results: by its paired row where there is one, else by separate intervals"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[rows.metric==metric]
-    if 'other' in rows and len(pair := rows[(rows.model==model) & (rows.other==other)]):
-        o = pair.iloc[0]
-        return graded(o.difference, o.low, o.high, margin, (table,))
-    a, b = (rows[rows.model==o] for o in (model, other))
-    if not len(a) or not len(b): raise NotRun(f'{table}: {model if not len(a) else other}, {metric}')
+    pairs = rows[(rows.model==model) & (rows.other==other)] if 'other' in rows else rows[:0]
+    if len(pairs):
+        pair = pairs.iloc[0]
+        return graded(pair.difference, pair.low, pair.high, margin, (table,))
+    a, b = (rows[rows.model==name] for name in (model, other))
+    if not len(a) or not len(b): raise NotRun(f'{table}: {other if len(a) else model}, {metric}')
     a, b = a.iloc[0], b.iloc[0]
     return graded(a.value-b.value, a.low-b.high, a.high-b.low, margin, (table,), f'{a.value:.3f} against {b.value:.3f}')
 
@@ -112,18 +119,33 @@ def table_better(
 def table_reaches(
     evidence:dict, # what runs left, see `results.verdicts`
     table:str, # key of the table
-    model:str, # key of the predictions, or name in the table
+    model:str, # name in the table
     metric:str, # name in `analysis.metrics`
     value:float, # published
-)->dict:
+)->dict: # as `verdict_row`
     "Whether a published level lies in or below the interval of a table"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[(rows.metric==metric) & (rows.model==model)]
     if not len(rows): raise NotRun(f'{table}: {model}, {metric}')
-    o = rows.iloc[0]
-    verdict = 'reproduced' if o.high>=value else 'not reproduced'
+    ours = rows.iloc[0]
+    verdict = 'reproduced' if ours.high>=value else 'not reproduced'
     if table not in evidence.get('paper_data', ()): verdict = 'not testable on this data'
-    return verdict_row(verdict, o.value, o.low, o.high, f'published {value:g}', (table,))
+    return verdict_row(verdict, ours.value, ours.low, ours.high, f'published {value:g}', (table,))
+
+# %% ../../nbs/results/claim_tests.ipynb #eb421d65
+def _readers_by_rule(rows)->pd.DataFrame:
+    "One row a reader, columns (value, low, high) x (conjunction, disjunction), of rows that name reader and rule"
+    names = rows.model.str.rsplit(', ', n=1, expand=True)
+    rows = rows.assign(reader=names[0], rule=names[1])
+    return rows.pivot(index='reader', columns='rule', values=['value', 'low', 'high'])
+
+def _interval_of_rules(readers, paired, sign)->tuple[float,float]:
+    "Interval of disjunction minus conjunction times `sign`: the paired one, else the mean of separate ones"
+    if len(paired): return tuple(sorted(sign*paired.iloc[0][['low', 'high']].astype(float)))
+    first, second = ('disjunction', 'conjunction') if sign>0 else ('conjunction', 'disjunction')
+    low = readers['low', first]-readers['high', second]
+    high = readers['high', first]-readers['low', second]
+    return low.mean(), high.mean()
 
 # %% ../../nbs/results/claim_tests.ipynb #28f56a5b
 def rules_differ(
@@ -131,40 +153,39 @@ def rules_differ(
     table:str, # key of the table
     metric:str, # name in `analysis.metrics`
     sign:float, # 1: disjunction should be higher, -1: lower
-)->dict:
+)->dict: # as `verdict_row`
     "Disjunction against conjunction of the views, for every reader: paired where the run has that interval"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[(rows.metric==metric) & rows.model.str.match('Radiologist .*, (?:con|dis)junction')]
     if not len(rows): raise NotRun(f'{table}: readers by both rules')
-    who = rows.model.str.rsplit(', ', n=1, expand=True)
-    wide = rows.assign(reader=who[0], rule=who[1]).pivot(index='reader', columns='rule',
-                                                         values=['value', 'low', 'high'])
-    gap = sign*(wide['value', 'disjunction']-wide['value', 'conjunction'])
+    readers, merit = _readers_by_rule(rows), dict(recall='sensitivity').get(metric, metric)
+    gap = sign*(readers['value', 'disjunction']-readers['value', 'conjunction'])
     paired = evidence['tables'].get(f"{table.rpartition('/')[0]}/rules", pd.DataFrame(columns=['merit', 'sample']))
-    paired = paired[(paired.merit==dict(recall='sensitivity').get(metric, metric)) & (paired['sample']=='fixed')]
-    first, second = ('disjunction', 'conjunction') if sign>0 else ('conjunction', 'disjunction')
-    apart = (wide['low', first]-wide['high', second]).mean(), (wide['high', first]-wide['low', second]).mean()
-    low, high = sorted(sign*paired.iloc[0][['low', 'high']].astype(float)) if len(paired) else apart
-    got = graded(gap.mean(), low, high, 0., (table,), ', '.join(f'{k} {v:+.3f}' for k,v in gap.items()))
-    got['says'] += f"; {'paired by case, for these readers' if len(paired) else 'separate intervals'}"
+    paired = paired[(paired.merit==merit) & (paired['sample']=='fixed')]
+    says = ', '.join(f'{reader} {value:+.3f}' for reader, value in gap.items())
+    res = graded(gap.mean(), *_interval_of_rules(readers, paired, sign), 0., (table,), says)
+    res['says'] += '; paired by case, for these readers' if len(paired) else '; separate intervals'
     # a mean is not every reader
-    return got if (gap>0).all() or got['verdict']!='reproduced' else got | dict(verdict='direction only')
+    return res | dict(verdict='direction only') if res['verdict']=='reproduced' and not (gap>0).all() else res
 
 # %% ../../nbs/results/claim_tests.ipynb #773e8666
 def lowest_loss(
     evidence:dict, # what runs left, see `results.verdicts`
-    model:str, # key of the predictions, or name in the table
-)->dict:
+    model:str, # key of the history
+)->dict: # as `verdict_row`
     "Whether a model's training loss is the lowest, at the first and at the last epoch; one seed is a direction at most"
     by = evidence.get('declared_by') or {}
-    histories = {k:v for k,v in (evidence.get('histories') or {}).items() if by.get(k)==by.get(model)}
+    histories = {key: history for key, history in (evidence.get('histories') or {}).items() if by.get(key)==by.get(model)}
     if model not in histories or len(histories)<2: raise NotRun(f'histories: {model}')
-    ends = {k:v.sort_values('epoch').train_loss.iloc[[0, -1]].to_numpy(float) for k,v in histories.items()}
-    gap = np.min([v for k,v in ends.items() if k!=model], axis=0)-ends[model]
-    seeds = min(int(v.seeds.iloc[0]) if 'seeds' in v else 1 for v in histories.values())
-    verdict = 'not reproduced' if gap[1]<=0 else 'reproduced' if (gap>0).all() and seeds>1 else 'direction only'
-    says = f'least other minus {model}: first epoch {gap[0]:.3f}, last {gap[1]:.3f}, {seeds} seed(s) a model'
-    return verdict_row(verdict, gap[1], says=says, used=histories)
+    ends = {key: history.sort_values('epoch').train_loss.iloc[[0, -1]].to_numpy(float)
+            for key, history in histories.items()}
+    first, last = np.min([loss for key, loss in ends.items() if key!=model], axis=0)-ends[model]
+    seeds = min(int(history.seeds.iloc[0]) if 'seeds' in history else 1 for history in histories.values())
+    verdict = 'direction only'
+    if last<=0: verdict = 'not reproduced'
+    elif first>0 and seeds>1: verdict = 'reproduced'
+    says = f'least other minus {model}: first epoch {first:.3f}, last {last:.3f}, {seeds} seed(s) a model'
+    return verdict_row(verdict, last, says=says, used=histories)
 
 # %% ../../nbs/results/claim_tests.ipynb #1f1ae6cc
 def from_run(
@@ -172,7 +193,7 @@ def from_run(
     table:str, # key of the table
     sentence:str, # how it begins
     measure:str, # of similarity
-)->dict:
+)->dict: # as `verdict_row`
     "A sentence that its own run has judged: columns sentence, measure, verdict, effect, low, high, says"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[rows.sentence.str.startswith(sentence) & (rows.measure==measure)]
@@ -184,7 +205,7 @@ def grows(
     evidence:dict, # what runs left, see `results.verdicts`
     table:str, # key of the table
     column:str, # of the table
-)->dict:
+)->dict: # as `verdict_row`
     "Whether a column grows with the epoch (Spearman)"
     rows = need_evidence(evidence, 'tables', table)
     rho = rows[['epoch', column]].corr('spearman').iloc[0, 1]
@@ -196,47 +217,46 @@ def mostly_easy(
     evidence:dict, # what runs left, see `results.verdicts`
     table:str, # key of the table
     agent:str, # who erred
-)->dict:
+)->dict: # as `verdict_row`
     "Whether more than half of an agent's errors are easy: columns agent, judged, D (difficult ones), low, high"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[rows.agent==agent]
     if not len(rows) or not rows.judged.iloc[0]: raise NotRun(f'{table}: judged errors of {agent}')
-    easy, low, high = (1-float(o) for o in rows.iloc[0][['D', 'high', 'low']])
+    easy, low, high = (1-float(share) for share in rows.iloc[0][['D', 'high', 'low']])
     verdict = 'reproduced' if low>.5 else 'direction only' if easy>.5 else 'not reproduced'
-    return verdict_row(verdict, easy, low, high, f'share of easy cases among {rows.judged.iloc[0]:.0f} judged errors',
-                       [table])
+    says = f'share of easy cases among {rows.judged.iloc[0]:.0f} judged errors'
+    return verdict_row(verdict, easy, low, high, says, [table])
 
 # %% ../../nbs/results/claim_tests.ipynb #2bb1ec7c
 def similar_to_readers(
     evidence:dict, # what runs left, see `results.verdicts`
     table:str, # key of the table
-    model:str, # key of the predictions, or name in the table
+    model:str, # name in the table
     margin:float, # the loss that still counts as similar
     merit:str='accuracy', # figure of merit
-)->dict:
+)->dict: # as `verdict_row`
     "Non-inferiority to the mean radiologist under every rule of joining the views"
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[(rows.model==model) & (rows.merit==merit) & np.isclose(rows.margin.astype(float), margin)]
     if not {'fixed', 'random'}<=set(rows['sample']): raise NotRun(f'{table}: {model}, {merit}, margin {margin:g}')
-    worst = rows.loc[rows.difference.astype(float).idxmin(),
-                     'rule'] # the rule of joining two views that favors the readers most
-    o, p = rows[(rows.rule==worst) & (rows['sample']=='fixed')].iloc[0], rows.groupby('sample').p.max()
+    # the rule of joining two views that favors the readers most
+    worst = rows.loc[rows.difference.astype(float).idxmin(), 'rule']
+    fixed, p = rows[(rows.rule==worst) & (rows['sample']=='fixed')].iloc[0], rows.groupby('sample').p.max()
     # holding for these radiologists only is a direction, no proof for radiologists
-    verdict = 'reproduced' if (p<=.05).all() else 'direction only' if o.difference>-margin else 'not reproduced'
+    verdict = 'reproduced' if (p<=.05).all() else 'direction only' if fixed.difference>-margin else 'not reproduced'
     says = (f'against {worst}, no worse by {margin:g} with p = {p["fixed"]:.3f} for these radiologists, '
             f'{p["random"]:.3f} for others')
-    return verdict_row(verdict, o.difference, o.low, o.high, says, [table])
+    return verdict_row(verdict, fixed.difference, fixed.low, fixed.high, says, [table])
 
 # %% ../../nbs/results/claim_tests.ipynb #0786b4ec
 def no_test(
     evidence:dict, # what runs left, see `results.verdicts`
     why:str, # in words
-)->dict:
+)->dict: # as `verdict_row`
     "A claim that no prediction can decide"
     return verdict_row('not testable on this data', says=why)
 
 # %% ../../nbs/results/claim_tests.ipynb #fb3e23c8
 TESTS = dict(better=better, reaches=reaches, every_group=every_group, table_better=table_better,
-             table_reaches=table_reaches,
-             rules=rules_differ, lowest_loss=lowest_loss, from_run=from_run, grows=grows, mostly_easy=mostly_easy,
-             similar=similar_to_readers, no_test=no_test)
+             table_reaches=table_reaches, rules=rules_differ, lowest_loss=lowest_loss, from_run=from_run, grows=grows,
+             mostly_easy=mostly_easy, similar=similar_to_readers, no_test=no_test)

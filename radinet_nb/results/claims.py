@@ -23,13 +23,13 @@ def read_claims(
     path = paper_folder(paper)/'claims.csv'
     if not path.is_file(): return pd.DataFrame(columns=CLAIM_COLUMNS)
     rows = pd.read_csv(path, keep_default_na=False)
-    missing = [o for o in CLAIM_COLUMNS if o not in rows]
-    if missing: raise InputError(f'has no column {missing[0]}', where=path,
-                                 mend=f'the columns are {", ".join(CLAIM_COLUMNS)}')
-    for i, o in enumerate(rows.test):
-        if o not in TESTS and o != 'audit':
-            raise InputError(f'{o!r} is no test', where=f'{path}, row {i + 1}',
-                             mend=f'did you mean {nearest(o, [*TESTS, "audit"])}?')
+    missing = [name for name in CLAIM_COLUMNS if name not in rows]
+    if missing:
+        raise InputError(f'has no column {missing[0]}', where=path, mend=f'the columns are {", ".join(CLAIM_COLUMNS)}')
+    for i, test in enumerate(rows.test):
+        if test not in TESTS and test != 'audit':
+            raise InputError(f'{test!r} is no test', where=f'{path}, row {i + 1}',
+                             mend=f'did you mean {nearest(test, [*TESTS, "audit"])}?')
     if not rows.id.is_unique:
         raise InputError(f'the id {rows.id[rows.id.duplicated()].iloc[0]} stands twice', where=path,
                          mend='give each claim an id of its own')
@@ -41,8 +41,8 @@ def settings_of(
 )->dict: # numbers as numbers
     "The settings of a claim's test"
     res = {}
-    for o in filter(None, text.split(';')):
-        name, _, value = o.partition('=')
+    for pair in filter(None, text.split(';')):
+        name, _, value = pair.partition('=')
         try: res[name] = float(value)
         except ValueError: res[name] = value
     return res
@@ -72,19 +72,19 @@ def judge_claims(
     checks:dict|None=None, # name to function of the paper's own checks
 )->pd.DataFrame: # id, paper, where, claim, verdict, effect, low, high, says, runs
     "Every claim of a paper with its verdict, effect, interval and the runs that decided it"
-    evidence, res = evidence or {}, []
-    for o in read_claims(paper).itertuples():
-        got = judge_claim(o, evidence, checks or {})
-        runs = evidence.get('runs') or {}
-        used = ', '.join(str(runs.get(k, k)) for k in got.pop('used'))
-        res.append(dict(id=o.id, paper=o.paper, where=o.where, claim=o.claim, **got, runs=used))
-    return pd.DataFrame(res, columns=['id', 'paper', 'where', 'claim', 'verdict', 'effect', 'low', 'high', 'says',
-                                      'runs'])
+    evidence, rows = evidence or {}, []
+    runs = evidence.get('runs') or {}
+    for claim in read_claims(paper).itertuples():
+        found = judge_claim(claim, evidence, checks or {})
+        used = ', '.join(str(runs.get(key, key)) for key in found.pop('used'))
+        rows.append(dict(id=claim.id, paper=claim.paper, where=claim.where, claim=claim.claim, **found, runs=used))
+    columns = ['id', 'paper', 'where', 'claim', 'verdict', 'effect', 'low', 'high', 'says', 'runs']
+    return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/results/claims.ipynb #f22bf3f5
 def count_verdicts(
     judged:pd.DataFrame, # of `judge_claims`, of one paper or several
 )->pd.DataFrame: # paper by verdict
     "How many claims of each paper have which verdict"
-    return judged.groupby(['paper', 'verdict']).size().unstack(fill_value=0).reindex(columns=list(VERDICTS),
-                                                                                     fill_value=0)
+    counts = judged.groupby(['paper', 'verdict']).size().unstack(fill_value=0)
+    return counts.reindex(columns=list(VERDICTS), fill_value=0)

@@ -75,9 +75,12 @@ def synthetic_mark(
     "Write on the face of a figure that its data are synthetic; the same figure"
     look = dict(ha='right', va='top', fontsize=8, fontweight='bold', color='#7a0000', zorder=100,
                 bbox=dict(boxstyle='round,pad=.25', facecolor='white', edgecolor='#7a0000', linewidth=.8))
-    # a layout engine makes room for a title above the axes, not for free text
+    # a layout engine makes room for a title above the axes, but neither for free text nor for the frame of a title
     if fig.get_suptitle(): fig.text(.995, .995, 'synthetic data', **look)
-    else: fig.suptitle('synthetic data', x=.995, **look)
+    else:
+        fig.suptitle('synthetic data', x=.995, **look)
+        frame = 4/72/fig.get_figheight() # two points above the letters and two below
+        if fig.get_layout_engine() is not None: fig.get_layout_engine().set(rect=(0, 0, 1, 1-frame))
     return fig
 
 # %% ../../nbs/results/figures.ipynb #0e897ff2

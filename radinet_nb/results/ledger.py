@@ -26,9 +26,12 @@ def average_over_seeds(
     name:str, # of the result, for an error
 )->pd.DataFrame: # predictions with the mean probability of every row
     "Both splits of a model's predictions, averaged over its seeds"
-    splits = [frame[frame.split == o] for o in ('valid', 'test')]
-    seeds = [[o.drop(columns='seed') for _, o in part.groupby('seed', dropna=False)] for part in splits]
-    return pd.concat([average_predictions(o, [name]*len(o)) for o in seeds if o], ignore_index=True)
+    res = []
+    for split in ('valid', 'test'):
+        by_seed = frame[frame.split == split].groupby('seed', dropna=False)
+        parts = [part.drop(columns='seed') for _, part in by_seed]
+        if parts: res.append(average_predictions(parts, [name]*len(parts)))
+    return pd.concat(res, ignore_index=True)
 
 # %% ../../nbs/results/ledger.ipynb #f3ffdbb8
 def mean_history(
@@ -38,6 +41,26 @@ def mean_history(
     by_seed = history.assign(seed=history.seed.fillna(0)).pivot(index='epoch', columns='seed', values='train_loss')
     loss = by_seed.dropna().mean(axis=1).rename('train_loss')
     return loss.reset_index().assign(seeds=by_seed.shape[1])
+
+# %% ../../nbs/results/ledger.ipynb #09422e90
+def _is_paper_data(run, collections)->bool:
+    "Whether all images behind a run are of the paper's own collections"
+    found = set(run.record.get('collections', []))
+    return bool(found) and found <= set(collections) and not run.record.get('synthetic')
+
+# %% ../../nbs/results/ledger.ipynb #6b6238b4
+def _add_result(evidence, run, key, entry):
+    "Read one declared result into the evidence; an empty table adds nothing"
+    path = run.folder/entry['file']
+    if entry['kind'] == 'table':
+        try: evidence['tables'][key] = pd.read_csv(path)
+        except pd.errors.EmptyDataError: return
+        evidence['runs'][key] = run_label(run)
+        return
+    evidence['predictions'][key] = average_over_seeds(pd.read_parquet(path), key)
+    if 'history' in entry: evidence['histories'][key] = mean_history(pd.read_csv(run.folder/entry['history']))
+    trainings = [f'{name.rpartition("/")[2]} ({id})' for name, id in entry['runs'].items()]
+    evidence['runs'][key] = ', '.join(trainings) or run_label(run)
 
 # %% ../../nbs/results/ledger.ipynb #f1d80320
 def gather_evidence(
@@ -56,22 +79,3 @@ def gather_evidence(
             if _is_paper_data(run, collections): res['paper_data'].add(key)
         res['resamples'] = min(res['resamples'], run.params.get('resamples', 2000))
     return res
-
-# %% ../../nbs/results/ledger.ipynb #09422e90
-def _add_result(res, run, key, entry):
-    "One declared result"
-    path = run.folder/entry['file']
-    if entry['kind'] == 'table':
-        try: res['tables'][key] = pd.read_csv(path)
-        except pd.errors.EmptyDataError: return
-        res['runs'][key] = run_label(run)
-        return
-    res['predictions'][key] = average_over_seeds(pd.read_parquet(path), key)
-    if 'history' in entry: res['histories'][key] = mean_history(pd.read_csv(run.folder/entry['history']))
-    behind = [f'{k.rpartition("/")[2]} ({v})' for k, v in entry['runs'].items()]
-    res['runs'][key] = ', '.join(behind) or run_label(run)
-
-def _is_paper_data(run, collections)->bool:
-    "Whether all images behind a run are of the paper's own collections"
-    found = set(run.record.get('collections', []))
-    return bool(found) and found <= set(collections) and not run.record.get('synthetic')
