@@ -43,7 +43,7 @@ def paper():
     import yaml
 
     from radinet_nb.data.notebooks import checkout
-    knobs = yaml.safe_load((checkout(here)/'nbs'/'papers'/'karam2021'/'hospital.yaml').read_text(encoding='utf-8'))['hospital']
+    knobs = yaml.safe_load((checkout(here)/'nbs'/'papers'/'karam2021'/'paper.yaml').read_text(encoding='utf-8'))['hospital']
     return hospital(knobs['records'], pixels=256, **knobs | dict(records=256))
 
 

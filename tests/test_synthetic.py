@@ -126,7 +126,7 @@ def test_a_united_fracture_has_no_box_but_a_scar():
 
 def karam2021():
     "The knobs of that paper's hospital, from its folder"
-    file = checkout()/'nbs'/'papers'/'karam2021'/'hospital.yaml'
+    file = checkout()/'nbs'/'papers'/'karam2021'/'paper.yaml'
     return yaml.safe_load(file.read_text(encoding='utf-8'))['hospital']
 
 
