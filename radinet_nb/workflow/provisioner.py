@@ -17,7 +17,8 @@ class WarmProvisioner(LocalProvisioner):
     "A kernel forked from the warm process, or an ordinary one where there is none"
     async def launch_kernel(self, cmd, **kwargs):
         "Fork a kernel for a connection file, or start Python on it"
-        fork = ask_warm('kernel', cmd[cmd.index('-f'):] if '-f' in cmd else [], cwd=kwargs.get('cwd') or '', env=kwargs.get('env'))
+        fork = ask_warm('kernel', cmd[cmd.index('-f'):] if '-f' in cmd else [], cwd=kwargs.get('cwd') or '',
+                        env=kwargs.get('env'))
         if fork is None: return await super().launch_kernel(cmd, **kwargs)
         self.process, self.pid, self.pgid, self.cwd = fork, fork.pid, fork.pid, kwargs.get('cwd') or os.getcwd()
         return self.connection_info
