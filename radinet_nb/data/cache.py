@@ -67,6 +67,13 @@ class ImageCache:
         return self.mapped
 
     @property
+    def thumbs(self): # images x views x 2 x 32 x 33 uint8: small versions to recognize copies by
+        try: return np.load(self.folder/'thumbs.npy', mmap_mode='r')
+        except FileNotFoundError:
+            raise InputError('this image cache holds no thumbs to find copies by', self.folder,
+                             'make it again') from None
+
+    @property
     def shape(self): return tuple(self.about['shape'][1:])
     def __len__(self): return len(self.row)
     def __getitem__(self, rows): return self.images[rows]
@@ -93,14 +100,6 @@ def readable(self:ImageCache,
 )->pd.DataFrame: # the rows whose image could be read
     "The table without the images that are known to be unreadable"
     return studies[~studies['path'].isin(self.unreadable['path'])].reset_index(drop=True)
-
-# %% ../../nbs/data/cache.ipynb #96607bb6
-@patch(as_prop=True)
-def thumbs(self:ImageCache): # images x views x 2 x 32 x 33 uint8
-    "Small versions of the images to recognize copies by; `InputError` for a cache without them"
-    try: return np.load(self.folder/'thumbs.npy', mmap_mode='r')
-    except FileNotFoundError:
-        raise InputError('this image cache holds no thumbs to find copies by', self.folder, 'make it again') from None
 
 # %% ../../nbs/data/cache.ipynb #bbab135f
 def check_disk(
@@ -148,7 +147,7 @@ def fill_arrays(
     for file in files if reasons else (): keep_rows(file, [i for i in range(len(paths)) if i not in reasons])
     return reasons
 
-# %% ../../nbs/data/cache.ipynb #8672abc7
+# %% ../../nbs/data/cache.ipynb #4ce1d9f9
 def _reusable(folder:Path, about:dict)->bool:
     "Whether a cache of the same files at the same size exists; `InputError` where `folder` holds something else"
     if not (folder/'cache.json').exists():
