@@ -67,11 +67,11 @@ class ImageCache:
         return self.mapped
 
     @property
-    def thumbs(self): # images x views x 2 x 32 x 33 uint8
-        "Small versions of the images to recognize copies by; `InputError` for a cache without them"
+    def thumbs(self): # images x views x 2 x 32 x 33 uint8: small versions to recognize copies by
         try: return np.load(self.folder/'thumbs.npy', mmap_mode='r')
         except FileNotFoundError:
-            raise InputError('this image cache holds no thumbs to find copies by', self.folder, 'make it again') from None
+            raise InputError('this image cache holds no thumbs to find copies by', self.folder,
+                             'make it again') from None
 
     @property
     def shape(self): return tuple(self.about['shape'][1:])
@@ -147,7 +147,7 @@ def fill_arrays(
     for file in files if reasons else (): keep_rows(file, [i for i in range(len(paths)) if i not in reasons])
     return reasons
 
-# %% ../../nbs/data/cache.ipynb #8672abc7
+# %% ../../nbs/data/cache.ipynb #4ce1d9f9
 def _reusable(folder:Path, about:dict)->bool:
     "Whether a cache of the same files at the same size exists; `InputError` where `folder` holds something else"
     if not (folder/'cache.json').exists():
