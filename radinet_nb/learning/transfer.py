@@ -20,6 +20,7 @@ from ..data.loaders import dataloaders, eval_loader
 from ..data.runs import OpenRun, Run, load_run
 from ..data.studies import fingerprint, split_studies, study_table
 from ..errors import InputError
+from .blocks import free_parameters
 from .carried import carry_table
 from .checkpoints import Checkpoint, open_checkpoint, remove_checkpoints
 from .devices import best_device, set_seed
@@ -57,11 +58,13 @@ def stage_learner(
     rows:pd.DataFrame, # of the stage, with splits
     device:torch.device, # of this process
 )->StageLearner:
-    "The learner of a stage; `InputError` for a batch that will not fit the memory"
+    "The learner of a stage; `InputError` for a batch that will not fit the memory, and for an unknown block"
+    for phase in stage.schedule: free_parameters(network, phase.free) # before anything is written
     (rank, world), half = rank_and_world(), resolved_precision(stage.precision, device) in ('bf16', 'fp16')
     check_batch(network, cache.shape, stage.batch_size, stage.accumulate*world, device, half)
-    dls = dataloaders(cache, rows, stage.task, stage.batch_size, seed=stage.seed, device=device, augmentation=stage.augmentation,
-                      parts=stage.accumulate, rank=rank, world=world, mean=stage.network.mean, std=stage.network.std)
+    scale = dict(mean=stage.network.mean, std=stage.network.std)
+    dls = dataloaders(cache, rows, stage.task, stage.batch_size, seed=stage.seed, augmentation=stage.augmentation,
+                      device=device, parts=stage.accumulate, rank=rank, world=world, **scale)
     if world > 1: network = sync_batch_norm(network, device)
     if stage.compiled: network.compile()
     weights = torch.tensor(stage.task.class_weights(rows), dtype=torch.float32)
@@ -93,16 +96,16 @@ class Trained:
     carried:dict # as `start_from` gives it
     device:torch.device # where it was trained
 
-# %% ../../nbs/learning/transfer.ipynb #42b6d7ed
+# %% ../../nbs/learning/transfer.ipynb #5277cc01
 def stage_predictions(
     trained:Trained, # the stage
 )->pd.DataFrame: # the predictions frame
     "Predictions of a stage on its validation and test splits"
-    stage, rows, parts = trained.stage, trained.rows, []
+    stage, rows, parts, task = trained.stage, trained.rows, [], trained.stage.task
     for split in 'valid', 'test':
-        loader = eval_loader(trained.cache, rows, stage.task, split, 4*stage.batch_size, device=trained.device,
+        loader = eval_loader(trained.cache, rows, task, split, 4*stage.batch_size, device=trained.device,
                              mean=stage.network.mean, std=stage.network.std)
-        parts.append(predict(trained.network, loader, rows[rows.split == split], stage.task.class_names(rows), stage.name))
+        parts.append(predict(trained.network, loader, rows[rows.split == split], task.class_names(rows), stage.name))
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/learning/transfer.ipynb #9844c043
@@ -123,7 +126,8 @@ def write_run(
     carry_table(trained.network, carried).to_csv(run.folder/'carried.csv', index=False)
     stage_predictions(trained).to_parquet(run.folder/'predictions.parquet')
     save_weights(trained.network, run.folder/'weights.safetensors', task=asdict(stage.task), classes=classes)
-    now = rows[rows.split.isin(['train', 'valid'])].assign(cache=str(Path(trained.cache.folder).absolute()))[SEEN_COLUMNS]
+    where = str(Path(trained.cache.folder).absolute())
+    now = rows[rows.split.isin(['train', 'valid'])].assign(cache=where)[SEEN_COLUMNS]
     (pd.concat([seen, now]) if len(seen) else now).drop_duplicates().to_parquet(run.folder/'learned.parquet')
 
 # %% ../../nbs/learning/transfer.ipynb #d283eabc
@@ -132,14 +136,14 @@ def train_stage(
     studies:pd.DataFrame, # a study table with splits
     cache:ImageCache, # its images at training size
     out:str|Path='', # folder of the run; empty: a temporary one, without checkpoints
-    record:dict|None=None, # `notebook`, `params`, `parents` and `facts` of the run, where a notebook knows more than the stage
+    record:dict|None=None, # `notebook`, `params`, `parents` and `facts` of the run that the stage does not know
 )->Run: # with weights, history, predictions of the validation and test splits, and the record
     "Train one stage of a chain and leave its run; after a kill the same call goes on where it was"
     record = dict(notebook='learning/transfer', params=stage_parameters(stage), parents=[], facts={}) | (record or {})
     if stage.processes == 1: return train_here(stage, studies, cache, out, record)
     out = Path(out) if str(out) else Path(mkdtemp(prefix='radinet-'))/'run'
-    launch(train_stage, stage.processes, dict(stage=replace(stage, processes=1), studies=studies, cache=cache, out=out, record=record),
-           stage.device)
+    each = dict(stage=replace(stage, processes=1), studies=studies, cache=cache, out=out, record=record)
+    launch(train_stage, stage.processes, each, stage.device)
     return load_run(out)
 
 # %% ../../nbs/learning/transfer.ipynb #ad5ef9d0
@@ -156,11 +160,13 @@ def train_here(
     rows, seen, audit = audited_rows(stage, studies, cache)
     network = Network(stage.network, n_classes=len(stage.task.class_names(rows)))
     carried, schedule = start_from(network, stage.start), list(stage.schedule)
-    learn, checkpoint = stage_learner(stage, network, cache, rows, device), stage_checkpoint(stage, out, network, cache, rows)
+    learn = stage_learner(stage, network, cache, rows, device)
+    checkpoint = stage_checkpoint(stage, out, network, cache, rows)
     if rank == 0:
         before = [stage.start] if Path(stage.start or '-').is_dir() else []
         run = OpenRun(out, record['notebook'], record['params'], [*record['parents'], *before], stage.seed)
-    with explain_out_of_memory(stage.batch_size, stage.accumulate*world): history = fit_schedule(learn, schedule, checkpoint)
+    with explain_out_of_memory(stage.batch_size, stage.accumulate*world):
+        history = fit_schedule(learn, schedule, checkpoint)
     if rank > 0: return barrier()
     run.note(schedule=summary(schedule), epoch_seconds=learn.epoch_seconds, leak_audit=audit,
              resumed=checkpoint.resumed if checkpoint else [])
@@ -188,26 +194,27 @@ def run_chain(
 
 # %% ../../nbs/learning/transfer.ipynb #270e15c4
 def learner_from_frame(
-    frame:pd.DataFrame, # columns `path`, `label` (0 or 1) and `patient`; others of the study table as far as they are known
+    frame:pd.DataFrame, # columns `path`, `label` (0 or 1), `patient`, and those of the study table that are known
     folder:str|Path, # where the image cache goes
     backbone:str|NetworkSpec='densenet169', # as `Network` takes it
     pixels:int=224, # side of an image
     task:Task|str='fracture', # what to learn
     source:str|Path='', # a run or a weights file to start from; empty: random weights
     seed:int=0, # of split, weights, order and augmentation
-    **options, # `group` (column that must not stand on two sides), `shares`, `jobs` (that read images), fields of `Batches`
+    **options, # `group` (column to split by), `shares` of the split, `jobs` that read images, fields of `Batches`
 )->StageLearner: # a fastai `Learner`; `learn.studies` is the table with its splits, `learn.cache` the images
     "A learner on a data frame of image paths, split by patient; `InputError` without a column to split by"
     set_seed(seed)
-    group, shares, jobs = (options.pop(k, default) for k, default in dict(group='patient', shares=(.8, .1, .1), jobs=1).items())
-    studies = split_studies(study_table(frame, group=group), shares=shares, seed=seed)
-    cache, task = build_cache(studies, folder, pixels, jobs=jobs), task_named(task)
+    table = study_table(frame, group=options.pop('group', 'patient'))
+    studies = split_studies(table, shares=options.pop('shares', (0.8, 0.1, 0.1)), seed=seed)
+    cache, task = build_cache(studies, folder, pixels, jobs=options.pop('jobs', 1)), task_named(task)
     rows = rows_for(studies[studies.path.isin(cache.paths)], task)
     rows = audit_stage(seen_rows(source), rows, cache, where='learner_from_frame')[0]
     network = Network(backbone, n_classes=len(task.class_names(rows)))
     start_from(network, source)
     device = torch.device(options.pop('device', '') or best_device())
-    dls = dataloaders(cache, rows, task, **dict(seed=seed, device=device, mean=network.spec.mean, std=network.spec.std) | options)
+    scale = dict(mean=network.spec.mean, std=network.spec.std)
+    dls = dataloaders(cache, rows, task, **dict(seed=seed, device=device) | scale | options)
     learn = make_learner(dls, network, torch.tensor(task.class_weights(rows), dtype=torch.float32))
     learn.studies, learn.cache = rows, cache
     return learn
