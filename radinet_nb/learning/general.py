@@ -61,7 +61,7 @@ def write_general_run(
     pd.DataFrame(columns=SEEN_COLUMNS).astype('string').to_parquet(run.folder/'learned.parquet')
     return run.note(name=name, **facts).finish()
 
-# %% ../../nbs/learning/general.ipynb #7ef2eb9c
+# %% ../../nbs/learning/general.ipynb #01a959f8
 @dataclass(frozen=True)
 class Fractals:
     "Pre-training on fractals: how many, how large, and for how long"
@@ -122,7 +122,7 @@ def import_imagenet(
     facts = dict(origin=f'ImageNet: {origin}', schedule='taken over, not trained here', epochs=0)
     return write_general_run(run, network, name, **facts)
 
-# %% ../../nbs/learning/general.ipynb #9bd01338
+# %% ../../nbs/learning/general.ipynb #75483822
 def general_from_parameters(
     params:dict, # flat, as a notebook records them: `kind`, `name`, `backbone`, `weights`, fields of `Fractals`
     out:str|Path='', # folder of the run; empty: a temporary one

@@ -71,7 +71,7 @@ class Dropout(nn.Dropout):
         if self.mask is None: self.mask = nn.functional.dropout(x.new_ones(whole, x.shape[1]), self.p, True)
         return x*self.mask[begin:begin + len(x)]
 
-# %% ../../nbs/learning/networks.ipynb #cb7cc036
+# %% ../../nbs/learning/networks.ipynb #fef5175e
 INITS = {'default': None, 'he': partial(nn.init.kaiming_normal_, nonlinearity='relu'),
          'xavier': nn.init.xavier_uniform_}
 
@@ -86,7 +86,7 @@ def init_linear(
         if m.bias is not None: nn.init.zeros_(m.bias)
     return module
 
-# %% ../../nbs/learning/networks.ipynb #7ec3b38e
+# %% ../../nbs/learning/networks.ipynb #3578f060
 def halved_widths(
     n_features:int, # what the body gives
     depth:int, # linear layers of the head
@@ -109,7 +109,7 @@ def dense_head(
         layers += [nn.Linear(n_in, n_out, bias=not batch_norm), *norm, nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, Dropout(dropout), nn.Linear(([n_features, *widths])[-1], n_classes))
 
-# %% ../../nbs/learning/networks.ipynb #0225e84c
+# %% ../../nbs/learning/networks.ipynb #1584d4b0
 HEADS = {'dense': dense_head}
 
 def check_head_spec(
@@ -132,7 +132,7 @@ def check_head_spec(
         message = 'mean and std have three numbers each, std above 0'
         raise InputError(message, 'network', f'for instance {MEAN} and {STD}')
 
-# %% ../../nbs/learning/networks.ipynb #70fe1366
+# %% ../../nbs/learning/networks.ipynb #6aaada7e
 @dataclass(frozen=True)
 class NetworkSpec:
     "What a network is made of; the defaults are those of karam2021, section 4.1"

@@ -87,7 +87,7 @@ def summary(
     "One line: what was frozen, at which rates, for how long"
     return '; '.join(str(o) for o in schedule)
 
-# %% ../../nbs/learning/schedules.ipynb #3281ab16
+# %% ../../nbs/learning/schedules.ipynb #d5f0f150
 def block_rates(
     phase:Phase, # with its rates
     learns:list[bool], # for each block: does it learn

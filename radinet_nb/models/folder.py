@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..learning.networks import Network
 from ..learning.weights import network_from_weights, save_weights
 
-# %% ../../nbs/models/folder.ipynb #1fe35461
+# %% ../../nbs/models/folder.ipynb #337a66ae
 CONFIG = dict(format=int, name=str, version=str, backbone=str, widths=list, task=str, classes=list, unit=str,
               shape=list, parts=list, normalization=dict, threshold=(float, int, type(None)), rule=str, synthetic=bool,
               grouping=str, run=str, commit=(str, type(None)), fingerprint=(str, type(None)), weights_sha256=str)

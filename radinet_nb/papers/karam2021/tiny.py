@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tiny_stages', 'tiny_chains']
 
-# %% ../../../nbs/papers/karam2021/tiny.ipynb #f142e7d2
+# %% ../../../nbs/papers/karam2021/tiny.ipynb #5e04ef8c
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -17,7 +17,7 @@ from ...learning.stages import Stage, stage_from_parameters
 from ...learning.transfer import run_chain
 from .models import CHAINS, MODELS, source_of
 
-# %% ../../../nbs/papers/karam2021/tiny.ipynb #b5709f9e
+# %% ../../../nbs/papers/karam2021/tiny.ipynb #e4467097
 def tiny_stages(
     general:str|Path, # folder of the run that the chains of the general domain start from
 )->list[Stage]: # each after the one that it starts from
@@ -28,7 +28,7 @@ def tiny_stages(
     params = [dict(name=name, source=str(general) if start == 'General' else start) for name, start in starts.items()]
     return [stage_from_parameters(small | tasks[CHAINS[o['name']][-1]] | o) for o in params]
 
-# %% ../../../nbs/papers/karam2021/tiny.ipynb #c12cddb0
+# %% ../../../nbs/papers/karam2021/tiny.ipynb #92d7585e
 def tiny_chains(
     ingested:str|Path, # folder of an ingest run
 )->list[Path]: # folders of the four models' runs
