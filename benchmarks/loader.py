@@ -1,12 +1,13 @@
-"""Our loader against fastai's `ImageDataLoaders.from_df`, on the same 1,324-pixel images at 224 pixels; and what it costs a training step
+"""Our loader against fastai's `ImageDataLoaders.from_df`, on the same images; and what it costs a training step
 
     python benchmarks/loader.py [--images 96] [--rounds 3] [--threads 2] [--steps 6]
 
-Both give augmented batches of 16 at 224 pixels on the CPU. fastai decodes, resizes and augments every image in every epoch, with `--threads` workers and the
-transformations that its tutorials use (`Resize`, `aug_transforms`); ours reads a cache that was built once (its cost is told) and augments the batch.
-The first epoch is not counted. Contestants take turns, each in a process of its own. The training step is forward, backward and Adam of ResNet-18; fed
-by the loader, and by one tensor that is already there; steps take turns. Where others use the machine, compare processor milliseconds: wall time there
-measures the others. Results go to benchmarks/loader.json.
+Both give augmented batches of 16 at 224 pixels on the CPU. fastai decodes, resizes and augments every image in every
+epoch, with `--threads` workers and the transformations that its tutorials use (`Resize`, `aug_transforms`); ours
+reads a cache that was built once (its cost stands beside) and augments the batch. The first epoch is not counted.
+Contestants take turns, each in a process of its own. The training step is forward, backward and Adam of ResNet-18;
+fed by the loader, and by one tensor that is already there; steps take turns. Where others use the machine, compare
+processor milliseconds: wall time there measures the others. Results go to benchmarks/loader.json.
 """
 import argparse
 import json
@@ -29,7 +30,8 @@ def make_images(folder, images, pixels=1324):
     from PIL import Image
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:pixels, :pixels].astype(np.float32)
-    films = [sum(np.sin(x*rng.uniform(.002, .02)+y*rng.uniform(-.02, .02)+rng.uniform(0, 6)) for _ in range(4)) for _ in range(4)]
+    def wave(): return np.sin(x*rng.uniform(.002, .02)+y*rng.uniform(-.02, .02)+rng.uniform(0, 6))
+    films = [sum(wave() for _ in range(4)) for _ in range(4)]
     films = [np.clip((o+4)*28+rng.normal(0, 3, o.shape), 0, 255).astype(np.uint8) for o in films]
     for i in range(images):
         image = Image.fromarray(np.roll(films[i % 4], 11*i, axis=1))
@@ -45,7 +47,8 @@ def study_rows(folder, suffix):
     from radinet_nb.data.studies import study_table
     t = pd.read_csv(folder/'table.csv', dtype=dict(name=str))
     split = t.valid.map({True: 'valid', False: 'train'})
-    return study_table(dict(patient=t.name, path=[str(folder/f'{n}.{suffix}') for n in t.name], label=t.label, split=split))
+    paths = [str(folder/f'{n}.{suffix}') for n in t.name]
+    return study_table(dict(patient=t.name, path=paths, label=t.label, split=split))
 
 
 def busy():
@@ -74,14 +77,17 @@ def contest(who, folder, args):
         from fastai.vision.augment import Resize, ResizeMethod, aug_transforms
         from fastai.vision.data import ImageDataLoaders
         t = pd.read_csv(folder/'table.csv', dtype=dict(name=str)).assign(name=lambda o: o.name+'.'+suffix)
-        dls = ImageDataLoaders.from_df(t, folder, fn_col='name', label_col='label', valid_col='valid', bs=16, num_workers=args.threads, device='cpu',
-                                       item_tfms=Resize(224, method=ResizeMethod.Pad, pad_mode='zeros'), batch_tfms=aug_transforms(max_warp=0))
+        columns = dict(fn_col='name', label_col='label', valid_col='valid')
+        dls = ImageDataLoaders.from_df(t, folder, **columns, bs=16, num_workers=args.threads, device='cpu',
+                                       item_tfms=Resize(224, method=ResizeMethod.Pad, pad_mode='zeros'),
+                                       batch_tfms=aug_transforms(max_warp=0))
         return epochs(dls.train)
     from radinet_nb.data.cache import build_cache
     from radinet_nb.data.loaders import dataloaders
+    from radinet_nb.learning.tasks import FRACTURE
     rows, start = study_rows(folder, suffix), time.perf_counter()
     cache = build_cache(rows, folder/f'cache {suffix}', 224, jobs=args.threads)
-    return dict(cache_seconds=time.perf_counter()-start) | epochs(dataloaders(cache, rows, 'fracture', 16).train, 6)
+    return dict(cache_seconds=time.perf_counter()-start) | epochs(dataloaders(cache, rows, FRACTURE, 16).train, 6)
 
 
 def step_cost(folder, args):
@@ -91,9 +97,10 @@ def step_cost(folder, args):
 
     from radinet_nb.data.cache import build_cache
     from radinet_nb.data.loaders import dataloaders
+    from radinet_nb.learning.tasks import FRACTURE
     torch.set_num_threads(args.threads)
     rows = study_rows(folder, 'png')
-    dl = dataloaders(build_cache(rows, folder/'cache png', 224), rows, 'fracture', 16).train
+    dl = dataloaders(build_cache(rows, folder/'cache png', 224), rows, FRACTURE, 16).train
     torch.manual_seed(0)
     model = resnet18(num_classes=2).train()
     opt = torch.optim.Adam(model.parameters(), lr=1e-4)
@@ -109,8 +116,9 @@ def step_cost(folder, args):
         step(*batch); fed.append(time.perf_counter()-start); busy[0] += time.process_time()-cpu
         start, cpu = time.perf_counter(), time.process_time()
         step(*held); resident.append(time.perf_counter()-start); busy[1] += time.process_time()-cpu
-    return dict(fed_seconds=statistics.median(fed), resident_seconds=statistics.median(resident), processor_ratio=busy[0]/busy[1],
-                ratio=statistics.median(a/b for a,b in zip(fed, resident, strict=True)), steps=args.steps, network='resnet18, batches of 16')
+    return dict(fed_seconds=statistics.median(fed), resident_seconds=statistics.median(resident),
+                ratio=statistics.median(a/b for a,b in zip(fed, resident, strict=True)), steps=args.steps,
+                processor_ratio=busy[0]/busy[1], network='resnet18, batches of 16')
 
 
 def main(args):
@@ -123,8 +131,10 @@ def main(args):
         make_images(Path(folder), args.images)
 
         def call(what):
-            code = [sys.executable, '-W', 'ignore', __file__, '--run', what, '--folder', folder, '--threads', str(args.threads), '--steps', str(args.steps)]
-            out = subprocess.run(code, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS=str(args.threads)))
+            code = [sys.executable, '-W', 'ignore', __file__, '--run', what, '--folder', folder]
+            code += ['--threads', str(args.threads), '--steps', str(args.steps)]
+            env = os.environ | dict(OMP_NUM_THREADS=str(args.threads))
+            out = subprocess.run(code, check=True, stdout=subprocess.PIPE, text=True, env=env)
             return json.loads(out.stdout.splitlines()[-1])
         for r in range(args.rounds):
             for o in who:
@@ -135,15 +145,19 @@ def main(args):
     later = {o: [statistics.median(f['epochs'][1:]) for f in v] for o,v in found.items()}
     pairs = {s: zip(later[f'ours {s}'], later[f'fastai {s}'], strict=True) for s in ('png', 'jpg')}
     faster = {s: [round(a/b, 1) for a,b in o] for s,o in pairs.items()}
-    result = dict(what='augmented training batches at 224 pixels from images of 1,324 pixels, on the CPU', images=args.images, threads=args.threads,
+    built = {o: round(v[0]['cache_seconds'], 2) for o,v in found.items() if 'cache_seconds' in v[0]}
+    result = dict(what='augmented training batches at 224 pixels from images of 1,324 pixels, on the CPU',
+                  images=args.images, threads=args.threads,
                   images_a_second={o: round(statistics.median(v), 1) for o,v in later.items()},
-                  processor_ms_an_image=work, processor_ratio={s: round(work[f'fastai {s}']/work[f'ours {s}'], 1) for s in ('png', 'jpg')},
+                  processor_ms_an_image=work,
+                  processor_ratio={s: round(work[f'fastai {s}']/work[f'ours {s}'], 1) for s in ('png', 'jpg')},
                   ours_is_faster_by={s: round(statistics.median(faster[s]), 1) for s in faster}, faster_by_round=faster,
-                  cache_seconds={o: round(v[0]['cache_seconds'], 2) for o,v in found.items() if 'cache_seconds' in v[0]},
+                  cache_seconds=built,
                   load={o: [f['load'] for f in v] for o,v in found.items()},
                   training_step={k: round(v, 4) if isinstance(v, float) else v for k,v in step.items()},
-                  machine=dict(cores=os.cpu_count(), processor=platform.machine(), python=platform.python_version(), torch=torch.__version__,
-                               torchvision=torchvision.__version__, fastai=fastai.__version__, pillow=PIL.__version__))
+                  machine=dict(cores=os.cpu_count(), processor=platform.machine(), python=platform.python_version(),
+                               torch=torch.__version__, torchvision=torchvision.__version__, fastai=fastai.__version__,
+                               pillow=PIL.__version__))
     args.result.write_text(json.dumps(result, indent=1)+'\n')
     print(json.dumps(result, indent=1))
 

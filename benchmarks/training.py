@@ -1,14 +1,17 @@
 """Training: images a second and peak memory, ours against a plain fastai `vision_learner` over `ImageDataLoaders`
 
-    python benchmarks/training.py [--networks mobilenet_v2,densenet169] [--rounds 5] [--threads 1] [--device cpu] [--workers 0]
+    python benchmarks/training.py [--networks mobilenet_v2,densenet169] [--rounds 5] [--threads 1] [--device cpu]
 
-Same architecture with random weights, same JPEG files, size and batch, augmentation on in both (fastai: `Resize` and `aug_transforms`; ours: the cache
-and `augment`), every parameter trained, Adam. Each contestant is a process of its own; they take turns, an epoch each, in the order ABBA, and only the
-training part of an epoch is timed. Reported are the median of the rounds and of the ratio within a round, in wall seconds and in processor seconds:
-where others use the machine the latter tell more. What building our cache costs is told apart, with the epochs after which it has paid.
+Same architecture with random weights, same JPEG files, size and batch, augmentation on in both (fastai: `Resize` and
+`aug_transforms`; ours: the cache and `augment`), every parameter trained, Adam. Each contestant is a process of its
+own; they take turns, an epoch each, in the order ABBA, and only the training part of an epoch is timed. Reported are
+the median of the rounds and of the ratio within a round, in wall seconds and in processor seconds: where others use
+the machine the latter tell more. The cost of building our cache stands apart, with the epochs after which it has
+paid.
 
-`frozen` is the published warm-up, a head on a frozen body: seconds of an epoch when everything learns, when the body is frozen, and when it is
-asked once because the images stay as they are (spread over 25 epochs); and fastai's own frozen epoch.
+`frozen` is the published warm-up, a head on a frozen body: seconds of an epoch when everything learns, when the body is
+frozen, and when its features are cached because the images are not augmented (spread over 25 epochs); and fastai's own
+frozen epoch.
 
 Images: FracAtlas where `RADINET_DATA` has it, else drawn here. Results go to benchmarks/training.json.
 """
@@ -26,18 +29,20 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).parent
-SIZES = {'mobilenet_v2': dict(batch=32, images=256), 'densenet169': dict(batch=16, images=64), 'densenet51': dict(batch=32, images=128)}
+SIZES = {'mobilenet_v2': dict(batch=32, images=256), 'densenet169': dict(batch=16, images=64),
+         'densenet51': dict(batch=32, images=128)}
 
 
 def pictures(folder, n):
-    "`n` radiographs as JPEG and what is said of them"
+    "`n` radiographs as JPEG, and their table"
     import numpy as np
     import pandas as pd
     from PIL import Image
     real = sorted((Path(os.environ.get('RADINET_DATA', HERE.parent/'../shared/data'))/'fracatlas').rglob('*.jpg'))
     paths, rng = [], np.random.default_rng(0)
     for i in range(n):
-        image = Image.open(real[i]) if len(real) > n else Image.fromarray(rng.normal(90, 40, (384, 320)).clip(0, 255).astype('uint8'))
+        drawn = rng.normal(90, 40, (384, 320)).clip(0, 255).astype('uint8')
+        image = Image.open(real[i]) if len(real) > n else Image.fromarray(drawn)
         image.convert('RGB').save(folder/f'{i:04}.jpg', quality=90)
         paths.append(str(folder/f'{i:04}.jpg'))
     table = pd.DataFrame(dict(path=paths, label=[i % 2 for i in range(n)], patient=[f'p{i}' for i in range(n)]))
@@ -54,8 +59,9 @@ def fastai_learner(name, table, args):
     from fastai.vision.learner import vision_learner
     from torchvision import models
     named = table.assign(label=table.label.map({0: 'none', 1: 'fracture'}))
-    dls = ImageDataLoaders.from_df(named, path='/', fn_col='path', label_col='label', valid_col='valid', item_tfms=Resize(args.pixels),
-                                   batch_tfms=aug_transforms(), bs=SIZES[name]['batch'], num_workers=args.workers, device=torch.device(args.device))
+    dls = ImageDataLoaders.from_df(named, path='/', fn_col='path', label_col='label', valid_col='valid',
+                                   item_tfms=Resize(args.pixels), batch_tfms=aug_transforms(), bs=SIZES[name]['batch'],
+                                   num_workers=args.workers, device=torch.device(args.device))
 
     def arch(pretrained): # fastai 2.8 does not find where to cut a MobileNet, and does not hand its argument `cut` on
         whole = getattr(models, name)()
@@ -71,18 +77,22 @@ def our_learner(name, table, args):
     from radinet_nb.data.cache import build_cache
     from radinet_nb.data.loaders import dataloaders
     from radinet_nb.data.studies import study_table
-    from radinet_nb.learning.networks import Network
     from radinet_nb.learning.learners import make_learner
+    from radinet_nb.learning.networks import Network
+    from radinet_nb.learning.tasks import FRACTURE
     rows = study_table(table[['path', 'label', 'patient']])
     rows['split'] = table.valid.map({False: 'train', True: 'valid'}).astype('string').to_numpy()
     began = time.perf_counter()
     cache = build_cache(rows, Path(tempfile.mkdtemp())/'cache', args.pixels, jobs=1)
     seconds = time.perf_counter() - began
-    dls = dataloaders(cache, rows, 'fracture', batch_size=SIZES[name]['batch'], workers=args.workers, device=args.device)
+    dls = dataloaders(cache, rows, FRACTURE, batch_size=SIZES[name]['batch'], workers=args.workers, device=args.device)
     return make_learner(dls, Network(name)), seconds
 
 
-def peak(): return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10))
+def peak():
+    "The most memory that this process has held, MiB"
+    unit = 2**20 if sys.platform == 'darwin' else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/unit)
 
 
 def timed(learn):
@@ -96,7 +106,8 @@ def timed(learn):
         def before_train(self): self.learn.began = time.perf_counter(), time.process_time()
 
         def after_train(self):
-            self.learn.took = [b - a for a, b in zip(self.learn.began, (time.perf_counter(), time.process_time()), strict=True)]
+            now = time.perf_counter(), time.process_time()
+            self.learn.took = [b - a for a, b in zip(self.learn.began, now, strict=True)]
 
         def before_validate(self): raise CancelValidException()
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4, cbs=[Clock()])
@@ -113,10 +124,11 @@ def contestant(who, name, args):
     learn, cache_seconds = (our_learner if who == 'ours' else fastai_learner)(name, table, args)
     for line in sys.stdin:
         order = line.strip()
-        if order == 'train': said = timed(learn)
-        if order == 'frozen': said = frozen(learn, who)
-        if order == 'end': said = dict(peak_mib=peak(), cache_seconds=round(cache_seconds, 2)); print(json.dumps(said), flush=True); return
-        print(json.dumps(said), flush=True)
+        if order == 'train': answer = timed(learn)
+        if order == 'frozen': answer = frozen(learn, who)
+        if order == 'end': answer = dict(peak_mib=peak(), cache_seconds=round(cache_seconds, 2))
+        print(json.dumps(answer), flush=True)
+        if order == 'end': return
 
 
 def frozen(learn, who):
@@ -124,25 +136,26 @@ def frozen(learn, who):
     if who == 'fastai':
         learn.freeze()
         return dict(frozen=timed(learn)[1])
-    from radinet_nb.learning.frozen import asked_once
     from radinet_nb.learning.blocks import free_blocks
+    from radinet_nb.learning.frozen import cached_features
     free_blocks(learn.model, 'head')
     learn.create_opt()
     plain = timed(learn)[1]
     began = time.process_time()
-    with asked_once(learn, as_they_are=True):
+    with cached_features(learn, training=True):
         once = time.process_time() - began
         after = timed(learn)[1]
-    # the question to the body is put to validation images too, which the epochs above leave out
+    # features are computed of validation images too, which the epochs above leave out
     share = len(learn.dls.train.index)/(len(learn.dls.train.index) + len(learn.dls.valid.index))
-    return dict(frozen=plain, asked_once=once*share/25 + after)
+    return dict(frozen=plain, cached_features=once*share/25 + after)
 
 
 def race(name, table_file, args):
     "Both contestants, taking turns"
-    command = [sys.executable, __file__, '--table', str(table_file), '--threads', str(args.threads), '--device', args.device, '--pixels', str(args.pixels),
-               '--workers', str(args.workers), '--networks', name]
-    running = {o: subprocess.Popen([*command, '--who', o], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for o in ('ours', 'fastai')}
+    command = [sys.executable, __file__, '--table', str(table_file), '--threads', str(args.threads), '--networks', name,
+               '--device', args.device, '--pixels', str(args.pixels), '--workers', str(args.workers)]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    running = {o: subprocess.Popen([*command, '--who', o], **pipes) for o in ('ours', 'fastai')}
 
     def ask(who, what):
         running[who].stdin.write(f'{what}\n')
@@ -167,9 +180,11 @@ def race(name, table_file, args):
     whole = median(t[1] for t in times['ours'])
     gain = median(t[0] for t in times['fastai']) - median(t[0] for t in times['ours'])
     res['frozen'] = dict(everything_s=round(whole, 3), **{f'{k}_s': round(v, 3) for k, v in still['ours'].items()},
-                         ratio_frozen=round(whole/still['ours']['frozen'], 2), ratio_asked_once=round(whole/still['ours']['asked_once'], 1),
+                         ratio_frozen=round(whole/still['ours']['frozen'], 2),
+                         ratio_cached_features=round(whole/still['ours']['cached_features'], 1),
                          fastai_frozen_s=round(still['fastai']['frozen'], 3))
-    res |= dict(ours_peak_mib=ends['ours']['peak_mib'], fastai_peak_mib=ends['fastai']['peak_mib'], cache_seconds=ends['ours']['cache_seconds'],
+    res |= dict(ours_peak_mib=ends['ours']['peak_mib'], fastai_peak_mib=ends['fastai']['peak_mib'],
+                cache_seconds=ends['ours']['cache_seconds'],
                 epochs_until_the_cache_has_paid=round(ends['ours']['cache_seconds']/gain, 1) if gain > 0 else None)
     return res
 
@@ -199,8 +214,9 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             table, real = pictures(Path(folder), SIZES[name]['images'])
             table.to_csv(Path(folder)/'table.csv', index=False)
-            known[name] = race(name, Path(folder)/'table.csv', args) | dict(device=args.device, threads=args.threads, workers=args.workers,
-                                                                           pictures='FracAtlas' if real else 'drawn', machine=machine())
+            where = dict(device=args.device, threads=args.threads, workers=args.workers, machine=machine())
+            found = race(name, Path(folder)/'table.csv', args)
+            known[name] = found | dict(pictures='FracAtlas' if real else 'drawn') | where
         print(json.dumps(known[name], indent=1))
         out.write_text(json.dumps(dict(results=list(known.values())), indent=1) + '\n')
 

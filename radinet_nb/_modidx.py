@@ -1154,6 +1154,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'radinet_nb/learning/blocks.py'),
                                             'radinet_nb.learning.blocks.main_layers': ( 'learning/blocks.html#main_layers',
                                                                                         'radinet_nb/learning/blocks.py'),
+                                            'radinet_nb.learning.blocks.parameters_named': ( 'learning/blocks.html#parameters_named',
+                                                                                             'radinet_nb/learning/blocks.py'),
                                             'radinet_nb.learning.blocks.resolutions': ( 'learning/blocks.html#resolutions',
                                                                                         'radinet_nb/learning/blocks.py')},
             'radinet_nb.learning.callbacks': { 'radinet_nb.learning.callbacks.FreezeBatchNorm': ( 'learning/callbacks.html#freezebatchnorm',

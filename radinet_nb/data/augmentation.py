@@ -36,14 +36,15 @@ def affine(
     angle, scale, move = draw(np.pi*rotation/180), 1 + draw(zoom), draw(2*shift, (n, 2))
     mirror = torch.where(torch.rand(n//halves, generator=generator) < 0.5, -1., 1.).repeat_interleave(halves)
     cos, sin = torch.cos(angle)*scale, torch.sin(angle)*scale
-    return torch.stack([torch.stack([cos*mirror, -sin, move[:, 0]], 1), torch.stack([sin*mirror, cos, move[:, 1]], 1)], 1)
+    rows = [cos*mirror, -sin, move[:, 0]], [sin*mirror, cos, move[:, 1]]
+    return torch.stack([torch.stack(o, 1) for o in rows], 1)
 
 # %% ../../nbs/data/augmentation.ipynb #6b164eda
 def sampling_grid(
     maps:torch.Tensor, # (n, 2, 3), from output to input coordinates
     h:int, w:int, # size of an image, pixels
 )->torch.Tensor: # (n, h, w, 2) float32
-    "`affine_grid` (without aligned corners) by sums of rows and columns instead of a product a pixel: five times as fast"
+    "`affine_grid` (corners not aligned) by sums of rows and columns, not a product a pixel: five times as fast"
     x, y = ((torch.arange(o, device=maps.device)*2 + 1)/o - 1 for o in (w, h))
     grid = torch.empty(len(maps), h, w, 2, device=maps.device)
     for axis in 0, 1:
@@ -58,7 +59,7 @@ def augment(
     strength:float=1., # multiplies all limits but the mirroring; 0 leaves the images as they are
     contrast:float=0.2, # relative change at most
     brightness:float=0.1, # share of the range at most
-    part:tuple|None=None, # `x` is part of a batch: its first row there, and the rows of the whole, for which all is drawn
+    part:tuple|None=None, # `x` is part of a batch: its first row there, and the rows of the whole
 )->torch.Tensor: # (n, h, w) float32 in 0..255
     "Rotate, mirror, shift, zoom, and change contrast and intensity of a batch"
     if not strength: return x.float()

@@ -56,10 +56,11 @@ class CacheLoader(DataLoader):
         training:bool=False, # shuffle and augment
     ):
         self.images, self.index, self.targets, self.batches, self.training = images, index, targets, batches, training
-        self.augmentation, self.parts, self.features, self.epoch, self.step = batches.augmentation, batches.parts, None, 0, 0
+        self.augmentation, self.parts = batches.augmentation, batches.parts
+        self.features, self.epoch, self.step = None, 0, 0
+        whole = training and len(index) > batches.batch_size
         super().__init__(range(len(index)), bs=batches.batch_size, shuffle=training, num_workers=batches.workers,
-                         drop_last=training and len(index) > batches.batch_size, device=torch.device(batches.device or 'cpu'),
-                         pin_memory=False)
+                         drop_last=whole, device=torch.device(batches.device or 'cpu'), pin_memory=False)
         self.rng = random.Random(batches.seed)
     def create_batches(self, samps):
         for chunk in self.chunkify(samps): yield from self.parts_of(chunk)
@@ -87,7 +88,7 @@ class CacheLoader(DataLoader):
 def loader_of(
     cache:ImageCache, # images at training size
     studies:pd.DataFrame, # rows with splits
-    task, # an object with a `name` and `targets(studies)`, such as `learning.tasks.Task`; or the class index of each row
+    task, # an object with a `name` and `targets(studies)`, such as a `Task`; or the class index of each row
     split:str, # `train`, `valid` or `test`
     batches:Batches=Batches(), # how rows become batches
     training:bool=False, # shuffle and augment
@@ -109,8 +110,9 @@ def dataloaders(
     "Training batches (shuffled, augmented) and validation batches (neither)"
     train = Batches(batch_size, **batches)
     valid = replace(train, batch_size=4*batch_size, workers=0, parts=1)
-    return DataLoaders(loader_of(cache, studies, task, 'train', train, training=True), loader_of(cache, studies, task, 'valid', valid),
-                       device=torch.device(train.device or 'cpu'))
+    training = loader_of(cache, studies, task, 'train', train, training=True)
+    validation = loader_of(cache, studies, task, 'valid', valid)
+    return DataLoaders(training, validation, device=torch.device(train.device or 'cpu'))
 
 # %% ../../nbs/data/loaders.ipynb #926363ac
 def eval_loader(

@@ -37,11 +37,12 @@ def deprecated_names(
     maps = re.findall(r'register_model_deprecations\(__name__, \{(.*?)\}\)', '\n'.join(sources), flags=re.S)
     return [o for text in maps for o in re.findall(r'[\'"](\w+)[\'"]\s*:\s*[\'"]', text)]
 
-# %% ../../nbs/learning/backbones.ipynb #27ba3f09
+# %% ../../nbs/learning/backbones.ipynb #feaacc97
 @lru_cache(maxsize=1)
 def backbone_names()->tuple: # sorted
     "All backbones: `densenet51` of this library, and the classification models of torchvision and timm"
-    return tuple(sorted({'densenet51', *(o for k in ('torchvision', 'timm') for o in registered_names(model_sources(k)))}))
+    names = [o for k in ('torchvision', 'timm') for o in registered_names(model_sources(k))]
+    return tuple(sorted({'densenet51', *names}))
 
 # %% ../../nbs/learning/backbones.ipynb #16a02739
 def check_backbone(

@@ -73,6 +73,6 @@ def carried_by(
         report = carry(network, load_weights(path), where=str(path))
     found = {k: len(v) for k, v in report.items()}
     if found != run.record['carried']:
-        raise InputError(f'the record says {run.record["carried"]}, and these weights would give {found}', where=run.folder,
-                         mend='the source was changed since: run the stage again')
+        message = f'the record says {run.record["carried"]}, and these weights would give {found}'
+        raise InputError(message, where=run.folder, mend='the source was changed since: run the stage again')
     return carry_table(network, report)

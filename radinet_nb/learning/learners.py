@@ -64,7 +64,7 @@ def check_head(
         raise InputError(f'the head has {outputs} outputs and the task {classes} classes', 'chain',
                          f'build the network with n_classes={classes}')
 
-# %% ../../nbs/learning/learners.ipynb #6c9f1892
+# %% ../../nbs/learning/learners.ipynb #c1e8cac6
 PRECISIONS = ('auto', 'bf16', 'fp16', 'fp32', 'fp64')
 
 def resolved_precision(

@@ -61,14 +61,17 @@ def check_batch(
 ):
     "`InputError` for a batch that will not fit into what is free, with the size that does"
     if batch_size % parts:
-        raise InputError(f'{batch_size} images cannot be shared by {parts}', 'batch_size', f'take a multiple of {parts}')
+        message = f'{batch_size} images cannot be shared by {parts}'
+        raise InputError(message, where='batch_size', mend=f'take a multiple of {parts}')
     each = kept_by_autograd(network, shape)*(0.6 if half else 1.1) # what an operation needs for itself comes on top
     fixed = 4*sum(p.numel()*4 for p in network.parameters()) # weights, gradients, two moments
     free = free_memory(device)
     fits = int((0.9*free - fixed)/each)
     if batch_size//parts <= fits: return
-    message = f'{batch_size//parts} images at once need about {(fixed + batch_size//parts*each)/2**30:.1f} GiB'
-    raise InputError(f'{message} and {free/2**30:.1f} GiB are free on {device}', 'batch_size', smaller_batch(batch_size, fits))
+    needed = (fixed + batch_size//parts*each)/2**30
+    message = f'{batch_size//parts} images at once need about {needed:.1f} GiB'
+    message += f' and {free/2**30:.1f} GiB are free on {device}'
+    raise InputError(message, where='batch_size', mend=smaller_batch(batch_size, fits))
 
 # %% ../../nbs/learning/memory.ipynb #aedd68b4
 @contextmanager

@@ -21,7 +21,7 @@ from .backbones import check_backbone
 
 # %% ../../nbs/learning/networks.ipynb #b92c0609
 def densenet51()->nn.Module: # with torchvision's classifier
-    "DenseNet with blocks of 3, 6, 8 and 6 layers, growth 16 and 32 channels after the stem: the paper's network made small"
+    "DenseNet with blocks of 3, 6, 8 and 6 layers, growth 16, 32 channels after the stem: the paper's made small"
     from torchvision.models.densenet import DenseNet
     return DenseNet(growth_rate=16, block_config=(3, 6, 8, 6), num_init_features=32)
 
@@ -36,11 +36,11 @@ def without_classifier(
         if hasattr(model, name):
             setattr(model, name, nn.Identity())
             return model
-    raise InputError(f'{type(model).__name__} has no classifier to replace', where='backbone', mend='name another backbone')
+    raise InputError(f'{type(model).__name__} has no classifier to replace', 'backbone', 'name another backbone')
 
 # %% ../../nbs/learning/networks.ipynb #c38619c4
 def build(
-    name:str, # `densenet169`, any classification model of torchvision, any model of timm, or `timm/NAME` to prefer timm's
+    name:str, # any classification model of torchvision, any model of timm, or `timm/NAME` to prefer timm's
 )->nn.Module: # randomly initialized, without its classifier
     "The backbone called `name`; a misspelt name is an `InputError` with the nearest known ones"
     if name == 'densenet51': return without_classifier(densenet51())
@@ -71,12 +71,13 @@ class Dropout(nn.Dropout):
         if self.mask is None: self.mask = nn.functional.dropout(x.new_ones(whole, x.shape[1]), self.p, True)
         return x*self.mask[begin:begin + len(x)]
 
-# %% ../../nbs/learning/networks.ipynb #74362c01
-INITS = {'default': None, 'he': partial(nn.init.kaiming_normal_, nonlinearity='relu'), 'xavier': nn.init.xavier_uniform_}
+# %% ../../nbs/learning/networks.ipynb #fef5175e
+INITS = {'default': None, 'he': partial(nn.init.kaiming_normal_, nonlinearity='relu'),
+         'xavier': nn.init.xavier_uniform_}
 
 def init_linear(
     module:nn.Module, # changed in place
-    init:str, # `default` (as torch left it), `he` (He et al. 2015, normal) or `xavier` (Glorot and Bengio 2010, uniform)
+    init:str, # `default` (torch's), `he` (He et al. 2015, normal) or `xavier` (Glorot and Bengio 2010, uniform)
 )->nn.Module:
     "Initialize the weights of all linear layers; their biases become zero, unless the layers stay as torch drew them"
     for m in module.modules():
@@ -85,7 +86,7 @@ def init_linear(
         if m.bias is not None: nn.init.zeros_(m.bias)
     return module
 
-# %% ../../nbs/learning/networks.ipynb #7ec3b38e
+# %% ../../nbs/learning/networks.ipynb #3578f060
 def halved_widths(
     n_features:int, # what the body gives
     depth:int, # linear layers of the head
@@ -108,7 +109,7 @@ def dense_head(
         layers += [nn.Linear(n_in, n_out, bias=not batch_norm), *norm, nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, Dropout(dropout), nn.Linear(([n_features, *widths])[-1], n_classes))
 
-# %% ../../nbs/learning/networks.ipynb #580925ff
+# %% ../../nbs/learning/networks.ipynb #1584d4b0
 HEADS = {'dense': dense_head}
 
 def check_head_spec(
@@ -118,7 +119,8 @@ def check_head_spec(
     for field, known in ('head', HEADS), ('init', INITS):
         if (value := getattr(spec, field)) not in known:
             near = difflib.get_close_matches(value, known, n=1, cutoff=0)[0]
-            raise InputError(f'{field} {value!r} is unknown', 'network', f'did you mean {near}? Known are {", ".join(known)}')
+            mend = f'did you mean {near}? Known are {", ".join(known)}'
+            raise InputError(f'{field} {value!r} is unknown', 'network', mend)
     if not 1 <= spec.depth <= 5:
         raise InputError(f'a head of {spec.depth} linear layers cannot be built', 'head_depth',
                          'choose 1 (the last layer alone) to 5')
@@ -127,9 +129,10 @@ def check_head_spec(
     if not 0 <= spec.dropout < 1:
         raise InputError(f'a dropout of {spec.dropout}', 'head_dropout', 'choose 0 or more, and less than 1')
     if len(spec.mean) != 3 or len(spec.std) != 3 or min(spec.std) <= 0:
-        raise InputError('mean and std have three numbers each, std above 0', 'network', f'for instance {MEAN} and {STD}')
+        message = 'mean and std have three numbers each, std above 0'
+        raise InputError(message, 'network', f'for instance {MEAN} and {STD}')
 
-# %% ../../nbs/learning/networks.ipynb #70fe1366
+# %% ../../nbs/learning/networks.ipynb #6aaada7e
 @dataclass(frozen=True)
 class NetworkSpec:
     "What a network is made of; the defaults are those of karam2021, section 4.1"
@@ -167,7 +170,8 @@ class Network(nn.Module):
         self.head = self.spec.build_head(features_of(self.body), n_classes)
     def forward(self, x):
         x = x.to(self.head[-1].weight.dtype)
-        return self.head(self.body(x).flatten(1) if x.ndim == 4 else x) # features of a frozen body go to the head at once
+        # features of a frozen body go to the head at once
+        return self.head(self.body(x).flatten(1) if x.ndim == 4 else x)
     def normalize(self, images:torch.Tensor)->torch.Tensor:
         "Images (n, h, w) in 0..255 as this network expects them: (n, 3, h, w)"
         return normalize(images, self.spec.mean, self.spec.std)

@@ -48,7 +48,7 @@ def network_of(
 )->Network: # on the CPU, ready to predict
     "The trained network of a run; `InputError` for a run that trained for no task"
     if 'classes' not in weights_header(run.weights):
-        raise InputError('these weights are not those of a trained stage', where=run.weights, mend='name the run of a stage')
+        raise InputError('these weights are not those of a trained stage', run.weights, 'name the run of a stage')
     return network_from_weights(run.weights)
 
 # %% ../../nbs/learning/prediction.ipynb #e7271e57
@@ -78,7 +78,8 @@ def predict_run(
     check_unseen(run, studies, cache)
     header, rows = weights_header(run.weights), studies.reset_index(drop=True)
     network = network_of(run).to(torch.device(device) if device else best_device())
-    task = replace(task_named(header['task']), classes=tuple(header['classes'])) # the run's, whichever of them these rows hold
+    # the classes of the run, whichever of them these rows hold
+    task = replace(task_named(header['task']), classes=tuple(header['classes']))
     loader = eval_loader(cache, rows, task, 'test', batch_size, device=next(network.parameters()).device,
                          mean=network.spec.mean, std=network.spec.std)
     return predict(network, loader, rows, header['classes'], run.record['name'])

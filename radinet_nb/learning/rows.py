@@ -16,7 +16,7 @@ from ..data.runs import load_run
 from ..errors import InputError
 from .tasks import Task, task_named
 
-# %% ../../nbs/learning/rows.ipynb #39f83521
+# %% ../../nbs/learning/rows.ipynb #5840f7fe
 def check_classes(
     rows:pd.DataFrame, # a study table with splits
     task:Task, # what is learned
@@ -28,8 +28,8 @@ def check_classes(
         if column.nunique() >= 2: continue
         if column.empty: found = 'no rows'
         else:
-            name = task.class_names(rows)[task.targets(rows[rows.split == split])[0]] if task.classes else column.iloc[0]
-            found = f'one class only ({len(column)} rows of class {name})'
+            first = task.targets(rows)[(rows.split == split).to_numpy()][0]
+            found = f'one class only ({len(column)} rows of class {task.class_names(rows)[first]})'
         raise InputError(f'the {split} split holds {found}', where, 'use more studies, or other shares')
 
 # %% ../../nbs/learning/rows.ipynb #9ecbf517
@@ -64,7 +64,7 @@ def rows_for(
     check_classes(rows, task, where)
     return rows
 
-# %% ../../nbs/learning/rows.ipynb #cc8e9a7a
+# %% ../../nbs/learning/rows.ipynb #84cb057b
 def with_fold(
     rows:pd.DataFrame, # a study table with splits
     folds:int, # how many; 0: the split of the table itself
@@ -75,7 +75,8 @@ def with_fold(
     if not folds: return rows
     key, own = rows.collection + '\0' + rows.patient, rows.split.isin(['train', 'valid'])
     groups = sorted(key[own].unique())
-    if not 2 <= folds <= len(groups): raise InputError(f'{folds} folds of {len(groups)} groups', 'folds', 'choose 2 to the number of groups')
+    if not 2 <= folds <= len(groups):
+        raise InputError(f'{folds} folds of {len(groups)} groups', 'folds', 'choose 2 to the number of groups')
     if not 0 <= fold < folds: raise InputError(f'fold {fold} of {folds}', 'fold', f'choose 0 to {folds - 1}')
     chosen = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))[fold::folds]]
     valid, report = own & key.isin(chosen), rows.label_source == 'report'

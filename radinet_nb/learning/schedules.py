@@ -30,7 +30,7 @@ class Phase:
     epochs: int # at most
     free: str = 'all' # what learns, as `blocks.free_blocks` takes it: `all`, `head`, `last 2`, `stem+block1+head`, ...
     lr: float = 1e-4 # of the head
-    lr_stem: float|None = None # of the first free block; the blocks between lie on a geometric line; None: all learn at `lr`
+    lr_stem: float|None = None # of the first free block, the others on a geometric line; None: all learn at `lr`
     policy: str = 'plateau' # `plateau` or `one_cycle`
     patience: int = 3 # epochs without gain of the validation loss before the rate falls (plateau)
     factor: float = 0.1 # by which it falls
@@ -72,7 +72,7 @@ def staged_schedule(
     cache_frozen_features:bool=False, # no augmentation while the body is frozen: quicker by far
     random_start:bool=False, # nothing was carried: one cycle over everything instead
 )->list[Phase]:
-    "Discriminative rates and one more block free at each step (gradual unfreezing, after ULMFiT, Howard and Ruder 2018)"
+    "Discriminative rates and one more block free at each step (gradual unfreezing, Howard and Ruder 2018)"
     if random_start: return [Phase('whole', epochs*(n_blocks + 1), 'all', lr, policy='one_cycle')]
     steps = [Phase('head', epochs, 'head', lr, policy='one_cycle', cache_frozen_features=cache_frozen_features)]
     for i in range(1, n_blocks + 1):
@@ -87,7 +87,7 @@ def summary(
     "One line: what was frozen, at which rates, for how long"
     return '; '.join(str(o) for o in schedule)
 
-# %% ../../nbs/learning/schedules.ipynb #3281ab16
+# %% ../../nbs/learning/schedules.ipynb #d5f0f150
 def block_rates(
     phase:Phase, # with its rates
     learns:list[bool], # for each block: does it learn
@@ -133,7 +133,8 @@ def fit_schedule(
     with learn.no_bar(), learn.no_logging():
         try:
             for i, phase in enumerate(schedule): fit_phase(learn, phase, history, checkpoint, i, cache_features)
-        except InputError as e: raise InputError(e.what, e.where, e.mend) from None # fastai puts a line of its own before it
+        # fastai puts a line of its own before it
+        except InputError as e: raise InputError(e.what, e.where, e.mend) from None
     learn.model.load_state_dict(history.best)
     learn.epoch_seconds = {k: median(v) for k, v in history.seconds.items()}
     return pd.DataFrame(history.rows)

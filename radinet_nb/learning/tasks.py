@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..errors import InputError
 
-# %% ../../nbs/learning/tasks.ipynb #4afcf2ea
+# %% ../../nbs/learning/tasks.ipynb #cffdda54
 @dataclass(frozen=True)
 class Task:
     "What a stage learns: a column of the study table, and the classes in it"
@@ -31,7 +31,8 @@ class Task:
     def values(self, studies:pd.DataFrame)->pd.Series:
         "The column of the task; `InputError` where the table has none"
         if self.column not in studies:
-            raise InputError(f'the table has no column {self.column}', f'task {self.name}', 'add it, or choose another task')
+            message = f'the table has no column {self.column}'
+            raise InputError(message, f'task {self.name}', 'add it, or choose another task')
         return studies[self.column]
 
     def usable(self, studies:pd.DataFrame)->pd.DataFrame:
@@ -51,14 +52,14 @@ class Task:
         own = self.targets(studies)[(studies.split == 'train').to_numpy()]
         return balanced_weights(own, len(self.class_names(studies)))
 
-# %% ../../nbs/learning/tasks.ipynb #65c394e5
+# %% ../../nbs/learning/tasks.ipynb #a28a0bcb
 def class_targets(
     task:Task, # of the kind `class`
     studies:pd.DataFrame, # a study table without rows that lack a value of the task
 )->np.ndarray: # int64 class index of each row
     "The class index of every row; `InputError` for an empty value, and for one that is no class of the task"
-    if task.kind != 'class': raise InputError('a map has no class index', f'task {task.name}', 'name a task of the kind class')
     values, where = task.values(studies), f'task {task.name}'
+    if task.kind != 'class': raise InputError('a map has no class index', where, 'name a task of the kind class')
     if values.isna().any():
         raise InputError(f'{int(values.isna().sum())} rows have no {task.column}', where, 'leave them out first')
     if task.classes and pd.api.types.is_numeric_dtype(values):
@@ -94,7 +95,7 @@ def register_task(
         raise InputError(f'another task is called {task.name}', 'register_task', 'choose another name')
     return task
 
-# %% ../../nbs/learning/tasks.ipynb #6355f1e4
+# %% ../../nbs/learning/tasks.ipynb #5a15b81c
 def task_named(
     task:str|dict|Task, # a registered name, the fields of a task as a weights file holds them, or a task
 )->Task:
@@ -103,4 +104,4 @@ def task_named(
     if isinstance(task, dict): return Task(**task)
     if task in TASKS: return TASKS[task]
     near = difflib.get_close_matches(task, TASKS, n=1, cutoff=0)[0]
-    raise InputError(f'task {task!r} is unknown', where='task', mend=f'did you mean {near}? Known are {", ".join(TASKS)}')
+    raise InputError(f'task {task!r} is unknown', 'task', f'did you mean {near}? Known are {", ".join(TASKS)}')

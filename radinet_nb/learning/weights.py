@@ -22,10 +22,11 @@ def save_weights(
     path:str|Path, # ends in `.safetensors`
     **facts, # what else explains the file: task, classes
 ):
-    "Write parameters and buffers, and the facts as JSON under one key of the header: several keys would come in any order"
+    "Write parameters and buffers, with the facts as JSON in the header"
     from safetensors.torch import save_file
     own = dict(network=asdict(model.spec), n_classes=model.n_classes) if isinstance(model, Network) else {}
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    # one key: several would come in any order
     save_file(state, path, metadata={'radinet_nb': json.dumps(own | facts, sort_keys=True)})
 
 # %% ../../nbs/learning/weights.ipynb #83d6f750
@@ -41,11 +42,11 @@ def load_weights(
         safe = path.suffix == '.safetensors'
         state = load_file(path) if safe else torch.load(path, map_location='cpu', weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as e:
-        raise InputError(f'weights cannot be read ({type(e).__name__}): the file is damaged or holds code, which is never run',
-                         where=path, mend='save the state_dict alone, best as safetensors') from None
+        reason = f'weights cannot be read ({type(e).__name__}): the file is damaged or holds code, which is never run'
+        raise InputError(reason, where=path, mend='save the state_dict alone, best as safetensors') from None
     state = state.get('state_dict', state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise InputError('the file holds something other than named tensors', where=path, mend='save model.state_dict()')
+        raise InputError('the file holds something other than named tensors', path, 'save model.state_dict()')
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 # %% ../../nbs/learning/weights.ipynb #e1ab6251
@@ -59,16 +60,18 @@ def weights_header(
         with safe_open(path, framework='pt') as f: return json.loads((f.metadata() or {}).get('radinet_nb', '{}'))
     except (SafetensorError, OSError, ValueError): return {} # load_weights tells what is wrong with it
 
-# %% ../../nbs/learning/weights.ipynb #aa8f0238
+# %% ../../nbs/learning/weights.ipynb #90b6d0c3
 def network_from_weights(
     path:str|Path, # weights that `save_weights` wrote of a `Network`
 )->Network: # on the CPU, in evaluation mode
-    "Build the network that a weights file is of; `InputError` for a file that does not say, or does not fit what it says"
+    "Build the network of a weights file; `InputError` for a file that does not say, or does not fit what it says"
     state, header = load_weights(path), weights_header(path)
     if 'network' not in header:
-        raise InputError('the file does not say what network it is of', path, 'name weights that a stage of this library wrote')
+        message = 'the file does not say what network it is of'
+        raise InputError(message, path, 'name weights that a stage of this library wrote')
     try: network = Network(NetworkSpec(**header['network']), header['n_classes'])
-    except TypeError: raise InputError('the network is described in an unknown way', path, 'use a newer radinet_nb') from None
+    except TypeError:
+        raise InputError('the network is described in an unknown way', path, 'use a newer radinet_nb') from None
     try: network.load_state_dict(state)
     except RuntimeError:
         message = f'the weights are not those of a {network.backbone} with this head'
@@ -93,7 +96,8 @@ def carry(
                          mend='name weights of the same backbone, or the backbone of these weights')
     network.body.load_state_dict({k: source[k] for k in fits}, strict=False)
     new = [f'body.{k}' for k in target if k not in fits] + [f'head.{k}' for k in network.head.state_dict()]
-    return dict(carried=[f'body.{k}' for k in fits], new=new, left=[k for k in state if k.removeprefix('body.') not in fits])
+    left = [k for k in state if k.removeprefix('body.') not in fits]
+    return dict(carried=[f'body.{k}' for k in fits], new=new, left=left)
 
 # %% ../../nbs/learning/weights.ipynb #ed189a19
 def imagenet_weights(
@@ -104,7 +108,8 @@ def imagenet_weights(
     if path: return load_weights(path), Path(path).name
     from torchvision import models
     if backbone not in models.list_models(module=models):
-        raise InputError(f'torchvision has no ImageNet weights of {backbone}', 'general', 'name a local file, or use fractal')
+        message = f'torchvision has no ImageNet weights of {backbone}'
+        raise InputError(message, 'general', 'name a local file, or use fractal')
     weights = models.get_model_weights(backbone).DEFAULT
     try: return weights.get_state_dict(progress=False, check_hash=True, weights_only=True), str(weights)
     except OSError as e:

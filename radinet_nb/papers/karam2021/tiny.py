@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['tiny_stages', 'tiny_chains']
 
-# %% ../../../nbs/papers/karam2021/tiny.ipynb #f4119847
+# %% ../../../nbs/papers/karam2021/tiny.ipynb #5e04ef8c
 from pathlib import Path
 from tempfile import mkdtemp
 
 from ...data.cache import ImageCache
-from ...data.runs import Run, load_run
+from ...data.runs import load_run
 from ...data.studies import read_studies
 from ...learning.general import Fractals, pretrain_fractals
 from ...learning.stages import Stage, stage_from_parameters
@@ -18,20 +18,20 @@ from ...learning.transfer import run_chain
 from .models import CHAINS, MODELS
 from ...results.chains import source_of
 
-# %% ../../../nbs/papers/karam2021/tiny.ipynb #88d6f8e6
+# %% ../../../nbs/papers/karam2021/tiny.ipynb #e4467097
 def tiny_stages(
     general:str|Path, # folder of the run that the chains of the general domain start from
 )->list[Stage]: # each after the one that it starts from
     "All stages of Table 2 but the general one, with the shortest schedule"
-    tasks = {'radiology': dict(task='body_part'), 'wrist': dict(task='fracture', parts=['wrist'])}
+    tasks = {'radiology': dict(task='body_part'), 'wrist': dict(task='fracture', parts=['wrist'], target='wrist')}
     small = dict(backbone='densenet51', warmup=0, epochs=1, lr=.003)
-    starts = {name: source_of(name, CHAINS) for name in CHAINS if name != 'General'}
-    return [stage_from_parameters(small | tasks[CHAINS[name][-1]] | dict(
-                name=name, source=str(general) if start == 'General' else start, chain=list(CHAINS[name]),
-                target='wrist' if CHAINS[name][-1] == 'wrist' else ''))
-            for name, start in starts.items()]
+    chains = {name: chain for name, chain in CHAINS.items() if name != 'General'}
+    starts = {name: source_of(name, CHAINS) for name in chains}
+    params = [dict(name=name, source=str(general) if start == 'General' else start, chain=list(chains[name]))
+              for name, start in starts.items()]
+    return [stage_from_parameters(small | tasks[chains[o['name']][-1]] | o) for o in params]
 
-# %% ../../../nbs/papers/karam2021/tiny.ipynb #c9b5b845
+# %% ../../../nbs/papers/karam2021/tiny.ipynb #92d7585e
 def tiny_chains(
     ingested:str|Path, # folder of an ingest run
 )->list[Path]: # folders of the four models' runs
@@ -39,8 +39,9 @@ def tiny_chains(
     folder, ingest = Path(mkdtemp(prefix='radinet-')), load_run(ingested)
     few = Fractals(images=64, pixels=32, classes=4, batch_size=32)
     stages = tiny_stages(pretrain_fractals('densenet51', few, folder/'General').folder)
-    views, cases = ((read_studies(ingest.folder/f'{o}.parquet'), ImageCache(ingest.folder/o)) for o in ('views', 'cases'))
-    data = {o.name: views if CHAINS[o.name][-1] == 'radiology' else cases for o in stages}
+    units = {'radiology': 'views', 'wrist': 'cases'}
+    read = {o: (read_studies(ingest.folder/f'{o}.parquet'), ImageCache(ingest.folder/o)) for o in units.values()}
+    data = {o.name: read[units[CHAINS[o.name][-1]]] for o in stages}
     facts = dict(synthetic=ingest.record.get('synthetic', False), fingerprint=ingest.record['fingerprint'])
     runs = {run.record['name']: run for run in run_chain(stages, data, folder, dict(facts=facts))}
     return [runs[o].folder for o in MODELS]
