@@ -43,7 +43,8 @@ def agents_figure(
         for ax, metric in zip(axes[0], metrics, strict=True):
             _draw_agents(ax, table[table.metric==metric].set_index('model').reindex(kinds.index), kinds, y)
             names = [o.replace('_', ' ') for o in kinds.index]
-            ax.set(xlabel=f'{LABELS[metric]} (%)', xlim=(-3, 103), yticks=y, yticklabels=names)
+            ax.set(xlabel=f'{LABELS[metric]} (%)', xlim=(-3, 103), ylim=(y.min() - .7, .6), yticks=y,
+                   yticklabels=names)
         looks = {k: KIND_LOOKS[k] for k in kinds.unique()}
         if 'published' in table: looks['hollow, below: published'] = dict(marker='o', color='white', markersize=4.5)
         marks = [plt.Line2D([], [], linestyle='none', markeredgecolor='black', label=k, **o) for k, o in looks.items()]
