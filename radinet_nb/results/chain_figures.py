@@ -14,9 +14,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from .figures import COLORS, style
 
-# %% ../../nbs/results/chain_figures.ipynb #ee9d564c
+# %% ../../nbs/results/chain_figures.ipynb #d821efcb
 STAGE_COLORS = dict(general=COLORS[1], restricted=COLORS[2], target=COLORS[3])
 
+# %% ../../nbs/results/chain_figures.ipynb #ee9d564c
 def network_bars(
     ax, # axes to draw on
     x:float, # left edge
@@ -65,7 +66,7 @@ def panel_lines(
     lines = text.replace(', ', ',\n').replace(': ', ':\n').replace(' of the ', '\nof the ').split('\n')
     return '\n'.join(o if len(o) <= widest else f'{o[:widest - 1]}…' for o in lines)
 
-# %% ../../nbs/results/chain_figures.ipynb #345bd1fe
+# %% ../../nbs/results/chain_figures.ipynb #78dcefc3
 def _draw_stage(ax, x, wide, row, images):
     "The panel of a stage: its name, its images and what they are, and its task"
     color, middle = STAGE_COLORS[row.role], x + wide/2
@@ -106,7 +107,7 @@ def chain_figure(
         ax.axis('off')
         return fig
 
-# %% ../../nbs/results/chain_figures.ipynb #e5d21b1d
+# %% ../../nbs/results/chain_figures.ipynb #b025d9ab
 def _draw_node(ax, x, y, name, color):
     "A trained network; what follows _ in its name is a subscript, as karam2021 writes it"
     base, _, target = name.partition('_')

@@ -24,9 +24,10 @@ def source_of(
     raise InputError(f'no chain consists of {" > ".join(before)}', where=f'chain {name}',
                      mend='add that chain, or correct the stages')
 
-# %% ../../nbs/results/chains.ipynb #c0f68c21
+# %% ../../nbs/results/chains.ipynb #fe207112
 ROLES = ('general', 'restricted', 'target') # domains of karam2021, definition 1: D_g, D_r, D_t
 
+# %% ../../nbs/results/chains.ipynb #c0f68c21
 def role_of(
     chain:tuple, # stages in order
     i:int, # which

@@ -21,9 +21,10 @@ def at_first_visit(
     "The first row of every patient"
     return cases.sort_values('date', kind='stable').drop_duplicates('patient')
 
-# %% ../../nbs/results/cohort.ipynb #bc6cfd2f
+# %% ../../nbs/results/cohort.ipynb #185355b9
 VISIT_SHARES = ('first_time_share', 'follow_up_within_year_share', 'later_repeat_share')
 
+# %% ../../nbs/results/cohort.ipynb #50991af0
 def cohort_numbers(
     studies:pd.DataFrame, # a study table
     within:int=365, # days up to which a case follows up the previous one
@@ -67,7 +68,7 @@ def panels(
     if lacking: fig.supxlabel(none, fontsize=8, color='#404040')
     return fig, dict(zip(groups, axes, strict=True))
 
-# %% ../../nbs/results/cohort.ipynb #3250256a
+# %% ../../nbs/results/cohort.ipynb #b2798f9c
 def _draw_ages(ax, name, age, published):
     "The histogram of one collection, with mean and standard deviation above it"
     bins = np.arange(0, 108, 6)
@@ -126,7 +127,7 @@ def exam_figure(
         axes[-1, 0].set_xlabel('studies')
         return fig
 
-# %% ../../nbs/results/cohort.ipynb #aa48e1b7
+# %% ../../nbs/results/cohort.ipynb #6b5aaa93
 def _draw_visit_shares(ax, name, cases, within, published):
     "Shares of first visits, follow-ups and returns of one collection"
     share = 100*cases['visit'].value_counts(normalize=True).reindex(visits, fill_value=0)
@@ -143,7 +144,7 @@ def _draw_visit_shares(ax, name, cases, within, published):
            ylim=(0, max(85, share.max()*1.25)), ylabel='cases (%)',
            title=f"{name}: {len(cases)} cases, {cases['patient'].nunique()} patients")
 
-# %% ../../nbs/results/cohort.ipynb #5253147e
+# %% ../../nbs/results/cohort.ipynb #d2ebe368
 def _draw_visit_gaps(ax, cases, within):
     "A histogram of the years since the previous case of the same patient"
     since = cases['days'].dropna()/365.25

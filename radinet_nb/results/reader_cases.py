@@ -83,9 +83,10 @@ def shared_cases(
                   without_image_or_label=len(whole-set(cases['case'])))
     return models, calls.merge(kept, on='case')[['reader', 'case', 'patient', 'view', 'truth', 'rating']], counts
 
-# %% ../../nbs/results/reader_cases.ipynb #70804131
+# %% ../../nbs/results/reader_cases.ipynb #bbb9b407
 RULES = ('conjunction', 'disjunction') # both views show a fracture; at least one does
 
+# %% ../../nbs/results/reader_cases.ipynb #70804131
 def agent_calls(
     models:dict, # name -> predictions with splits valid and test
     readings:pd.DataFrame, # reader, case, patient, view, truth, rating: the radiologists' calls on views

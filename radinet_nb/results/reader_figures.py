@@ -25,11 +25,12 @@ def _draw_agents(ax, rows, kinds, y):
         ax.plot(100*rows.published.astype(float)[agent], at-.36, linestyle='none', clip_on=False, zorder=2, **hollow)
     ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
 
-# %% ../../nbs/results/reader_figures.ipynb #3521f8cf
+# %% ../../nbs/results/reader_figures.ipynb #33f2c122
 #: how a kind of agent is drawn
 KIND_LOOKS = dict(reader=dict(marker='s', color=COLORS[1]), average=dict(marker='D', color=COLORS[3]),
                   model=dict(marker='o', color=COLORS[0]))
 
+# %% ../../nbs/results/reader_figures.ipynb #3521f8cf
 def agents_figure(
     table:pd.DataFrame, # model (the agent), kind, metric, value, low, high, optionally published: from `agents_table`
     metrics:tuple=('accuracy', 'precision', 'recall'), # one panel each

@@ -11,11 +11,12 @@ import pandas as pd
 from ...evidence.published import with_published
 from ...results.reader_tables import agents_table
 
-# %% ../../../nbs/papers/karam2021/clinical_tables.ipynb #ebc35d20
+# %% ../../../nbs/papers/karam2021/clinical_tables.ipynb #e12e8cff
 #: the networks of Table 6, in its order: the name of a run -> what the table calls it
 TABLE6 = {'RadiNet_wrist_minimal': 'RadiNet_wrist on Wrist_minimal', 'RadiNet_wrist': 'RadiNet_wrist',
           'ImageNet_wrist': 'ImageNet_wrist', 'RadiNetRand_wrist': 'RadiNetRand_wrist', 'WristNet': 'WristNet'}
 
+# %% ../../../nbs/papers/karam2021/clinical_tables.ipynb #fc8ab2c5
 def in_table6_order(
     models:dict, # name of a run -> anything
 )->dict: # the same in the order of Table 6, under its names; models that it does not have come last

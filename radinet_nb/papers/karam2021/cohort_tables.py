@@ -12,9 +12,10 @@ import pandas as pd
 from ...evidence.published import published
 from ...results.cohort import VISIT_SHARES, cohort_numbers
 
-# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #024fa4c6
+# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #d3d3c593
 SPLITS = ['train', 'valid', 'test', 'without_split']
 
+# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #024fa4c6
 def table1(
     studies:pd.DataFrame, # a study table with splits
 )->pd.DataFrame: # dataset, train, valid, test, without_split, images, train_published, valid_published
@@ -35,13 +36,13 @@ def table1(
     res.insert(5, 'images', res[SPLITS].sum(axis=1))
     return res
 
-# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #98743ad0
+# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #df704184
 def section_numbers()->pd.Series: # what to value: years, or a fraction
     "The numbers of sections 4.2 to 4.9 that describe the hospital"
     rows = published('karam2021', 'sec4.2-4.9').set_index('metric')
     return rows.value.where(rows.unit != '%', rows.value/100)
 
-# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #7b493dfa
+# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #78bf3ca3
 def cohort_table(
     studies:pd.DataFrame, # a study table
     within:int=365, # days up to which a case follows up the previous one
@@ -53,13 +54,13 @@ def cohort_table(
     theirs = table.what.map(printed).where(table.collection == 'hospital')
     return table.assign(published=theirs.astype(float))
 
-# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #575d1f5b
+# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #9a5152ec
 def published_ages()->dict: # collection -> mean and standard deviation in years, and the fraction under 18
     "The published ages of the hospital, for `age_figure`"
     numbers = section_numbers()
     return {'hospital': (numbers.age_mean, numbers.age_sd, numbers.paediatric_share)}
 
-# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #53dbbda0
+# %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #ada371f4
 def published_visits()->dict: # collection -> fractions of first visits, follow-ups and returns
     "The published visits of the hospital, for `visit_figure`"
     return {'hospital': section_numbers()[list(VISIT_SHARES)].tolist()}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIG10', 'matrix_for', 'margin_readings', 'possible_reading', 'in_order', 'performance_table', 'differences']
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #430edc61
+# %% ../../../nbs/papers/karam2021/margins.ipynb #386809ab
 import pandas as pd
 
 from ...evidence.printed import other_bar
@@ -14,9 +14,10 @@ from ...evidence.unknown_counts import region
 from .models import MODELS
 from ...results.performance import by_model, model_table, paired_differences
 
+# %% ../../../nbs/papers/karam2021/margins.ipynb #c262fe8e
 FIG10 = ('accuracy', 'f1', 'kappa', 'auc')
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #6a7f27a3
+# %% ../../../nbs/papers/karam2021/margins.ipynb #433140bc
 def matrix_for(
     accuracy:tuple, # lowest and highest value, each a `Fraction`
     f1:tuple, # the same
@@ -30,7 +31,7 @@ def matrix_for(
     why = f'accuracy {span(accuracy)} and F1 {span(f1)} {consequence}, stated {span(kappa)}'
     return dict(possible=possible, why=why)
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #c31a6949
+# %% ../../../nbs/papers/karam2021/margins.ipynb #04daae49
 def _possible_readings(top, margin, rounding)->dict: # `points` and `relative` to what `matrix_for` says
     "Is there a confusion matrix behind the margins of one model, under each reading?"
     def bars(relative):
@@ -44,7 +45,7 @@ def _margin_note(top, margin, points_possible, elsewhere)->str:
     if not points_possible: note += ', for which accuracy, F1 and kappa have no common matrix'
     return note + ''.join(f'; the {o["item"]} states {o["value"]:g}' for o in elsewhere.to_dict('records'))
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #f9b69510
+# %% ../../../nbs/papers/karam2021/margins.ipynb #17b1afb9
 def margin_readings(
     rounding:str='nearest', # of the printed numbers, as in `printed_interval`; 'any' also lets them be cut off
 )->pd.DataFrame: # model, metric, margin, points, relative, points_possible, relative_possible, note, why
@@ -69,7 +70,7 @@ def margin_readings(
                             why=why))
     return pd.DataFrame(res)
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #7d2e9fcd
+# %% ../../../nbs/papers/karam2021/margins.ipynb #b95eff16
 def possible_reading(
     readings:pd.DataFrame, # from `margin_readings`
 )->str: # `points` or `relative`
@@ -77,14 +78,14 @@ def possible_reading(
     points, relative = readings.points_possible.all(), readings.relative_possible.all()
     return 'relative' if relative and not points else 'points'
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #a1e6d14f
+# %% ../../../nbs/papers/karam2021/margins.ipynb #4b20c25d
 def in_order(
     runs:list, # runs of any models
 )->list: # the same, model by model
     "Runs in the order of Table 2; other models come last"
     return [r for group in by_model(runs, MODELS).values() for r in group]
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #ba080976
+# %% ../../../nbs/papers/karam2021/margins.ipynb #7c91b465
 def performance_table(
     runs:list, # runs of all models
     metrics:tuple=FIG10, # which
@@ -102,7 +103,7 @@ def performance_table(
     return table[['model', 'metric', 'value', 'low', 'high', 'published', 'published_note', 'published_points',
                   'published_relative', 'seeds', 'seed_sd', 'threshold', 'n', 'positives', 'patients', 'note']]
 
-# %% ../../../nbs/papers/karam2021/margins.ipynb #b55ac937
+# %% ../../../nbs/papers/karam2021/margins.ipynb #63c01100
 def differences(
     runs:list, # runs of the four models
     **options, # of `paired_differences`

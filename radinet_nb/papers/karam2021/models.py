@@ -8,10 +8,11 @@ __all__ = ['PRETRAINING', 'CHAINS', 'MODELS', 'target_chains', 'pretraining_of',
 # %% ../../../nbs/papers/karam2021/models.ipynb #82dd789b
 from ...errors import InputError
 
-# %% ../../../nbs/papers/karam2021/models.ipynb #45ceacbc
+# %% ../../../nbs/papers/karam2021/models.ipynb #38447bbf
 #: the rows of Table 4: what a chain is called before its target, and the stages that come first
 PRETRAINING = {'none': (), 'RadiNetRand': ('radiology',), 'ImageNet': ('general',), 'RadiNet': ('general', 'radiology')}
 
+# %% ../../../nbs/papers/karam2021/models.ipynb #45ceacbc
 def target_chains(
     target:str, # a body part: `wrist`, `finger`, `shoulder`, `elbow`, ...
 )->dict[str,tuple]: # name to stages
@@ -19,7 +20,7 @@ def target_chains(
     names = [f'{target.capitalize()}Net' if before == 'none' else f'{before}_{target}' for before in PRETRAINING]
     return {name: (*stages, target) for name, stages in zip(names, PRETRAINING.values(), strict=True)}
 
-# %% ../../../nbs/papers/karam2021/models.ipynb #e03716f2
+# %% ../../../nbs/papers/karam2021/models.ipynb #c99ad08b
 CHAINS = {'General': ('general',), 'RadiNetRand': ('radiology',), 'RadiNet': ('general', 'radiology'),
           **target_chains('wrist')}
 MODELS = [name for name, chain in CHAINS.items() if chain[-1] == 'wrist'] # the four that Fig. 10 compares
@@ -35,7 +36,7 @@ def pretraining_of(
     raise InputError(f'the chain of this run is {run.params.get("chain")}', where=run.folder,
                      mend=f'its parameter `chain` must be a target after one of {list(PRETRAINING.values())}')
 
-# %% ../../../nbs/papers/karam2021/models.ipynb #2ff44479
+# %% ../../../nbs/papers/karam2021/models.ipynb #d9519de1
 def target_of(
     run, # a finished stage, which records its `target`, and the `parts` that it was trained on
 )->str: # `wrist`, `hand and leg`, ...

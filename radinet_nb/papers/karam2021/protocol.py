@@ -11,7 +11,7 @@ import pandas as pd
 from .models import CHAINS
 from ...results.chains import source_of
 
-# %% ../../../nbs/papers/karam2021/protocol.ipynb #d58dcd2f
+# %% ../../../nbs/papers/karam2021/protocol.ipynb #6c177578
 #: Table 2 as printed: network to initialization, training, and the stages that these words mean
 TABLE2 = {'WristNet': ('Random', 'Wrist', ('wrist',)),
           'RadiNetRand': ('Random', 'Rad.', ('radiology',)),
@@ -19,6 +19,7 @@ TABLE2 = {'WristNet': ('Random', 'Wrist', ('wrist',)),
           'ImageNet_wrist': ('ImageNet', 'Wrist', ('general', 'wrist')),
           'RadiNet_wrist': ('ImageNet → Rad.', 'Wrist', ('general', 'radiology', 'wrist'))}
 
+# %% ../../../nbs/papers/karam2021/protocol.ipynb #d58dcd2f
 def models_table(
     chains:dict=CHAINS, # name to stages
 )->pd.DataFrame: # network, initialization, training, published_initialization, published_training, agrees

@@ -21,6 +21,7 @@ from ...results.performance import model_table, paired_differences
 from ...results.performance_figures import performance_key
 from ...results.variants import variant_differences, variant_pairs
 
+# %% ../../../nbs/papers/karam2021/target_tables.ipynb #7e57d600
 TABLE4 = ('accuracy', 'precision', 'recall', 'f1', 'kappa', 'auc')
 #: what Table 4 calls its targets
 PRINTED = {'wrist': 'Wrist_MURA', 'finger': 'Finger', 'shoulder': 'Shoulder', 'elbow': 'Elbow'}
@@ -34,7 +35,7 @@ def by_target(
     for r in runs: res.setdefault(target_of(r), []).append(r)
     return res
 
-# %% ../../../nbs/papers/karam2021/target_tables.ipynb #5b2f212e
+# %% ../../../nbs/papers/karam2021/target_tables.ipynb #f9b67b88
 def by_pretraining(
     runs:list, # stage runs of one target
 )->dict[str,list]: # `none`, `RadiNetRand`, `ImageNet`, `RadiNet` to runs, those that there are
@@ -113,7 +114,7 @@ def baseline_table(
                         mura_baseline_kappa=rows.get(('MURA baseline', target), np.nan)))
     return pd.DataFrame(res)
 
-# %% ../../../nbs/papers/karam2021/target_tables.ipynb #c067f56e
+# %% ../../../nbs/papers/karam2021/target_tables.ipynb #7097c32c
 def _draw_target(ax, rows, looks):
     "One point with interval a beginning, and the published value hollow to the right"
     for i, o in enumerate(rows.itertuples()):
@@ -146,7 +147,7 @@ def targets_figure(
         fig.legend(*performance_key(axes[0, 0], rows.published.notna().any()), loc='outside lower center', ncols=2)
         return fig
 
-# %% ../../../nbs/papers/karam2021/target_tables.ipynb #71c0cd1b
+# %% ../../../nbs/papers/karam2021/target_tables.ipynb #7877f200
 def stated_margins()->dict: # (model, metric) to fraction
     "By how much a model with report labels is better than the same on Wrist_minimal, as section 4.5.2 states"
     rows = published('karam2021', 'sec4.5.2')
