@@ -10,6 +10,7 @@ __all__ = ['CONTENTS', 'RESULTS', 'plain_name', 'data_mark', 'ResultRun', 'list_
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from fastcore.basics import patch
 
@@ -158,6 +159,7 @@ def figure(self:ResultRun,
     list_content(self, 'figure', key, caption=caption, alt=alt, source=source)
     finish_figure(fig, data_mark(self.synthetic, source) == 'synthetic data')
     for kind in ('svg', 'png'): (self.folder/f'{key}.{kind}').write_bytes(figure_bytes(fig, kind))
+    plt.close(fig) # a notebook would show an open figure once more
     return fig
 
 # %% ../../nbs/results/result_run.ipynb #a468de83

@@ -37,7 +37,7 @@ def _keep_failed(node, work, runs)->Path: # the notebook as far as it ran
 def prefer_warm_kernels():
     "Let jupyter_client fork kernels from the warm process, where there is one and its door is installed"
     known = {door.name for door in entry_points(group='jupyter_client.kernel_provisioners')}
-    if os.environ.get('RADINET_WARM') and 'radinet-warm' in known:
+    if os.environ.get('RADINET_WARM', 'off') != 'off' and 'radinet-warm' in known:
         os.environ['JUPYTER_DEFAULT_PROVISIONER_NAME'] = 'radinet-warm'
 
 # %% ../../nbs/workflow/execute.ipynb #940b4615

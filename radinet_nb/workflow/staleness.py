@@ -28,16 +28,16 @@ def code_of(
     notebook:str|Path, # path of an .ipynb
 )->list[Path]: # library modules, sorted
     "The modules of `radinet_nb` that a notebook imports, directly or through each other"
-    cells = [''.join(c['source']) for c in read_json(notebook)['cells'] if c['cell_type'] == 'code']
+    cells = [''.join(cell['source']) for cell in read_json(notebook)['cells'] if cell['cell_type'] == 'code']
     seen, todo = set(), [(name, LIBRARY) for cell in cells for _, name in imports_of(cell)]
     while todo:
         name, at = todo.pop()
         path = at.joinpath(*name.split('.')).with_suffix('.py')
         if path in seen or not path.is_file(): continue
         seen.add(path)
-        todo += [(name, path.parents[len(dots) - 1] if dots else LIBRARY) for dots,
-                 name in imports_of(path.read_text(encoding='utf-8'))]
-    return sorted(o for o in seen if LIBRARY/'radinet_nb' in o.parents)
+        for dots, name in imports_of(path.read_text(encoding='utf-8')):
+            todo.append((name, path.parents[len(dots) - 1] if dots else LIBRARY))
+    return sorted(path for path in seen if LIBRARY/'radinet_nb' in path.parents)
 
 # %% ../../nbs/workflow/staleness.ipynb #e3601dc4
 def modules_behind(
@@ -60,7 +60,7 @@ def files_of(
     notebook = Path(node.notebook)
     folders = {notebook.parent} if (notebook.parent/'paper.yaml').is_file() else set()
     if node.page: folders.add(paper_folder(node.params['paper']))
-    tables = [o for folder in folders for pattern in ('*.csv', '*.yaml') for o in folder.glob(pattern)]
+    tables = [path for folder in folders for pattern in ('*.csv', '*.yaml') for path in folder.glob(pattern)]
     checks = [folder/'checks.ipynb' for folder in folders if node.page and (folder/'checks.ipynb').is_file()]
     return [*code_of(notebook), *sorted(tables), *checks]
 
@@ -69,6 +69,6 @@ def code_hash(
     node:Node, # of a graph
 )->str: # 16 hex digits
     "One hash over everything in `files_of`"
-    h = hashlib.sha256()
-    for p in files_of(node): h.update(p.read_bytes())
-    return h.hexdigest()[:16]
+    digest = hashlib.sha256()
+    for path in files_of(node): digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
