@@ -184,10 +184,11 @@ class WarmProcess:
         self.folder = tempfile.mkdtemp(prefix='radinet-')
         self.path = f'{self.folder}/warm'
         read, self.leash = os.pipe()
-        code = ('import sys; from radinet_nb.workflow.warm import serve_forks; '
-                'serve_forks(sys.argv[1], int(sys.argv[2]), sys.argv[3:])')
+        code = ('import os, sys; from radinet_nb.workflow.warm import serve_forks; '
+                'serve_forks(sys.argv[1], int(sys.argv[2]), sys.argv[3:]); os._exit(0)')
         self.process = subprocess.Popen([sys.executable, '-c', code, self.path, str(read), *self.modules],
-                                        pass_fds=[read], stdin=subprocess.DEVNULL)
+                                        pass_fds=[read], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(read)
         os.environ['RADINET_WARM'] = self.path
         return self
