@@ -556,6 +556,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'radinet_nb.cli.export_command': ('cli.html#export_command', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.ingest_command': ('cli.html#ingest_command', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.line_printer': ('cli.html#line_printer', 'radinet_nb/cli.py'),
+                                'radinet_nb.cli.machine_facts': ('cli.html#machine_facts', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.main': ('cli.html#main', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.new_paper_command': ('cli.html#new_paper_command', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.pairs': ('cli.html#pairs', 'radinet_nb/cli.py'),
