@@ -48,7 +48,7 @@ def check_folders(
 # %% ../../nbs/data/ingest.ipynb #ba95c40d
 def check_options(
     out:Path, # folder of the ingest
-    options:Conversion,
+    options:Conversion, # size, window and format of the images
 ):
     "Note the options of an ingest; `InputError` where an ingest with other options stands"
     path, options = out/'options.json', asdict(options)

@@ -86,7 +86,7 @@ def convert_files(
     out:Path, # folder with images and the journal
     files:list, # of the export
     key:bytes, # the hospital's key
-    options:Conversion,
+    options:Conversion, # size, window and format of the images
     jobs:int=None, # processes; all cores by default
     timeout:float=30, # seconds for one file
     progress=None, # called with how many files are done, and how many there are to do

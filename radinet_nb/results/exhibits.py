@@ -122,7 +122,7 @@ def exhibit(self:Exhibits,
 
 # %% ../../nbs/results/exhibits.ipynb #eaba7c74
 @patch
-def section(self:Exhibits,
+def show_section(self:Exhibits,
     shows:list, # `NOTEBOOK/KEY`, or `NOTEBOOK`: everything of it that no other section names
     named:set|frozenset=frozenset(), # the `NOTEBOOK/KEY` of all sections
 )->Shown:
