@@ -16,7 +16,7 @@ def lines(name): return [o.strip() for o in meta[name].splitlines() if o.strip()
 
 
 class BuildWithPapers(build_py):
-    "What the library reads of a paper (paper.yaml, published.csv, claims.csv) stands beside its notebooks and travels with the package"
+    "What the library reads of a paper (paper.yaml, published.csv, claims.csv) travels with the package"
     def run(self):
         super().run()
         for path in (here/'nbs'/'papers').glob('*/*'):
@@ -34,7 +34,9 @@ setup(
     classifiers=[f"Development Status :: {meta['status']}", 'Intended Audience :: Science/Research',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Medical Science Apps.'],
     install_requires=lines('requirements'), extras_require={'dev': lines('dev_requirements')},
-    packages=find_packages(include=['radinet_nb', 'radinet_nb.*']), package_data={'radinet_nb': ['**/*.csv', '**/*.j2', '**/*.css']},
+    packages=find_packages(include=['radinet_nb', 'radinet_nb.*']),
+    package_data={'radinet_nb': ['**/*.csv', '**/*.j2', '**/*.css']},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['radinet_nb = radinet_nb._modidx:d'],
-                  'jupyter_client.kernel_provisioners': ['radinet-warm = radinet_nb.workflow.provisioner:WarmProvisioner']},
+                  'jupyter_client.kernel_provisioners': ['radinet-warm = '
+                                                         'radinet_nb.workflow.provisioner:WarmProvisioner']},
 )

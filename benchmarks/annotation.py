@@ -1,8 +1,10 @@
-"""Labels from reports, measured: speed and memory at 200,000 reports, negation rules beside negspacy, near-duplicates beside brute force.
+"""Labels from reports, measured: speed and memory at 200,000 reports, negation rules beside negspacy, near-duplicates
+beside brute force.
 
     python benchmarks/annotation.py [speed|negation|duplicates|dictations]...
 
-Results go to benchmarks/annotation.json. Real text is looked for in $RADINET_DATA, otherwise in ../shared/data beside the checkout.
+Results go to benchmarks/annotation.json. Real text is looked for in $RADINET_DATA, otherwise in ../shared/data beside
+the checkout.
 """
 import json
 import os
@@ -21,14 +23,21 @@ import psutil
 
 here = Path(__file__).resolve().parent
 data = Path(os.environ.get('RADINET_DATA') or here.parent.parent/'shared'/'data')
-bones = ['distal radius', 'ulnar styloid', 'scaphoid', 'fifth metacarpal', 'lunate', 'capitate', 'distal ulna', 'triquetrum', 'radial styloid']
-kinds = ['transverse', 'comminuted', 'oblique', 'buckle', 'nondisplaced', 'intra-articular', 'impacted', 'spiral', 'hairline']
-yes = ['There is a {k} fracture of the {b}.', '{k} fracture through the {b} is seen.', 'A {k} {b} fracture is again noted.',
+bones = ['distal radius', 'ulnar styloid', 'scaphoid', 'fifth metacarpal', 'lunate', 'capitate', 'distal ulna',
+         'triquetrum', 'radial styloid']
+kinds = ['transverse', 'comminuted', 'oblique', 'buckle', 'nondisplaced', 'intra-articular', 'impacted', 'spiral',
+         'hairline']
+yes = ['There is a {k} fracture of the {b}.', '{k} fracture through the {b} is seen.',
+       'A {k} {b} fracture is again noted.',
        'Fracture line in the {b}, {k}.']
-no = ['No acute fracture of the {b}.', 'There is no evidence of {k} fracture or dislocation.', 'No {k} fracture is identified.', 'The {b} is intact.']
-rest = ['Soft tissue swelling over the {b}.', 'Joint spaces are preserved.', 'The carpal alignment is anatomic.', 'Mild osteopenia of the {b}.',
-        'Degenerative changes at the {b}.', 'Ulnar variance is neutral at {n} mm.', 'No radiopaque foreign body.', 'Cast material obscures the {b}.',
-        'Compared to {n}/{m}/2016, alignment is unchanged.', 'A small ossicle is seen near the {b}.', 'Bone mineral density is normal for age.',
+no = ['No acute fracture of the {b}.', 'There is no evidence of {k} fracture or dislocation.',
+      'No {k} fracture is identified.', 'The {b} is intact.']
+rest = ['Soft tissue swelling over the {b}.', 'Joint spaces are preserved.', 'The carpal alignment is anatomic.',
+        'Mild osteopenia of the {b}.',
+        'Degenerative changes at the {b}.', 'Ulnar variance is neutral at {n} mm.', 'No radiopaque foreign body.',
+        'Cast material obscures the {b}.',
+        'Compared to {n}/{m}/2016, alignment is unchanged.', 'A small ossicle is seen near the {b}.',
+        'Bone mineral density is normal for age.',
         'The {b} shows normal contour.', 'Clinical correlation is advised.', 'Follow-up in {n} days is suggested.']
 
 
@@ -36,11 +45,13 @@ def many_reports(n, seed=0):
     "n made-up wrist reports of about 600 characters, 1 for a fracture, patients"
     rng, draw, texts = np.random.default_rng(seed), random.Random(seed), []
     y = rng.integers(0, 2, n)
-    slot = lambda s: s.format(k=draw.choice(kinds), b=draw.choice(bones), n=draw.randrange(1, 28), m=draw.randrange(1, 12))
+    slot = lambda s: s.format(k=draw.choice(kinds), b=draw.choice(bones), n=draw.randrange(1, 28),
+                              m=draw.randrange(1, 12))
     for o in y:
         body = [slot(s) for s in draw.sample(rest, draw.randrange(7, 13))]
         body.insert(draw.randrange(len(body)), slot(draw.choice(yes if o else no)))
-        texts.append(f'EXAM: Wrist, {draw.randrange(2, 5)} views. INDICATION: Fall, rule out fracture.\nFINDINGS: {" ".join(body)}\n'
+        texts.append(f'EXAM: Wrist, {draw.randrange(2, 5)} views. INDICATION: Fall, rule out fracture.\nFINDINGS: '
+                     f'{" ".join(body)}\n'
                      f'IMPRESSION: {slot(draw.choice(yes if o else no))} Electronically signed by Dr. A. Reader')
     return texts, y, rng.integers(0, n//2, n)
 
@@ -61,7 +72,8 @@ def speed(n=int(os.environ.get('REPORTS', 200_000)), labelled=7414):
     from radinet_nb.annotation.annotate import annotate_reports
     texts, y, patients = many_reports(n + labelled)
     with tempfile.TemporaryDirectory() as d:
-        frame = pd.DataFrame({'key':np.arange(len(y)), 'patient':patients, 'report':texts, 'fracture':pd.array(y, dtype='Int8')})
+        frame = pd.DataFrame({'key':np.arange(len(y)), 'patient':patients, 'report':texts,
+                              'fracture':pd.array(y, dtype='Int8')})
         frame.loc[labelled:, 'fracture'] = pd.NA
         frame.to_csv(Path(d, 'reports.csv'), index=False)
         characters = sum(map(len, texts))/len(texts)
@@ -80,7 +92,8 @@ def speed(n=int(os.environ.get('REPORTS', 200_000)), labelled=7414):
     main, workers = used[0].ru_utime+used[0].ru_stime-start, used[1].ru_utime+used[1].ru_stime
     return dict(reports=n, labelled=labelled, mean_characters=round(characters), wall_seconds=round(seconds, 1),
                 cpu_seconds_main=round(main, 1), cpu_seconds_workers=round(workers, 1), load=os.getloadavg()[0],
-                least_wall_seconds_on_two_idle_cores=round(main+workers/2, 1), handed_on=float(new.label.notna().mean()), error=float(wrong.mean()),
+                least_wall_seconds_on_two_idle_cores=round(main+workers/2, 1),
+                handed_on=float(new.label.notna().mean()), error=float(wrong.mean()),
                 peak_mib_all_processes=round(max(memory)))
 
 
@@ -88,7 +101,8 @@ def scores(said, truth):
     "Accuracy, precision and recall of 'negated'"
     said, truth = np.asarray(said, bool), np.asarray(truth, bool)
     hit = (said & truth).sum()
-    return dict(accuracy=float((said == truth).mean()), precision=float(hit/said.sum()), recall=float(hit/truth.sum()), sentences=len(truth))
+    return dict(accuracy=float((said == truth).mean()), precision=float(hit/said.sum()), recall=float(hit/truth.sum()),
+                sentences=len(truth))
 
 
 def negspacy_says(sentences):
@@ -130,7 +144,8 @@ def negation():
     out = {'rules':scores(rules, table.negated) | dict(seconds=round(time.perf_counter()-began, 2))}
     began = time.perf_counter()
     out['negspacy'] = scores(negspacy_says(table), table.negated) | dict(seconds=round(time.perf_counter()-began, 2))
-    text = np.array([clean_report(blank_mention(o.sentence, o.start, o.stop)) for o in table.itertuples()], dtype=object)
+    text = np.array([clean_report(blank_mention(o.sentence, o.start, o.stop)) for o in table.itertuples()],
+                    dtype=object)
     plain = table.sentence.str.lower().str.split().str.join(' ')
     ties = {'sentence and near-copy':tie_groups(plain, near_duplicates(text))}
     if numbered: ties['report'] = tie_groups(table.report, plain)
@@ -148,7 +163,8 @@ def negation():
 def brute_force(texts, similarity):
     "All pairs of distinct texts that overlap enough"
     sets = [{tuple(w[i:i+3]) for i in range(max(len(w)-2, 1))} for w in (['^', *o.split(), '$'] for o in texts)]
-    return [(i, j) for i in range(len(sets)) for j in range(i) if len(sets[i] & sets[j]) >= similarity*len(sets[i] | sets[j])]
+    return [(i, j) for i in range(len(sets)) for j in range(i) if len(sets[i] & sets[j]) >= similarity*len(sets[i]
+                                                                                                           | sets[j])]
 
 
 def duplicates():
@@ -172,7 +188,8 @@ def dictations():
     from radinet_nb.annotation.reports import clean_reports, plain_reports
     from radinet_nb.annotation.rules import rule_labels
     raw = pd.read_csv(data/'reports'/'mtsamples_radiology_orthopedic.csv').transcription
-    out, began = dict(rows=len(raw), distinct=int(raw.nunique()), mean_characters=int(raw.str.len().mean())), time.process_time()
+    out, began = dict(rows=len(raw), distinct=int(raw.nunique()),
+                      mean_characters=int(raw.str.len().mean())), time.process_time()
     cleaned = clean_reports(raw)
     out['clean_ms'] = round(1000*(time.process_time()-began)/len(raw), 3)
     began = time.process_time()

@@ -42,11 +42,12 @@ def metric(name, counts, reading):
 
 
 def honest_table(rng):
-    "A table without error: random test set, matrices, metrics, reading, unit, decimals and rounding; and what is true of it"
+    "A table without error: random test set, matrices, metrics, reading, unit, decimals, rounding; and its truth"
     n = int(np.exp(rng.uniform(np.log(8), np.log(1500))))
     positives = int(rng.integers(1, n))
     reading = str(rng.choice(READINGS, p=[.7, .1, .1, .1]))
-    unit, how, known = str(rng.choice(['%', 'fraction'])), str(rng.choice(['float', 'round', 'up', 'cut'])), int(rng.integers(3))
+    unit, how, known = str(rng.choice(['%', 'fraction'])), str(rng.choice(['float', 'round', 'up',
+                                                                           'cut'])), int(rng.integers(3))
     names = [str(o) for o in rng.choice([*DETERMINED, 'auc'], rng.integers(2, 7), replace=False)]
     decimals = int(rng.integers(0, 3)) + 2*(unit == 'fraction')
     rows, truths = [], []
@@ -73,26 +74,33 @@ def run(tables, seed):
         rows += len(truths)
         for v in got.verdict: verdicts[v] = verdicts.get(v, 0)+1
         accused = got[got.verdict.isin(ACCUSES if facts['reading'] == 'positive' else ACCUSES[:1])]
-        if len(accused): alarms.append(dict(table=k, facts=facts, rows=table.to_dict('records'), truth=truths, says=accused.says.tolist()))
+        if len(accused): alarms.append(dict(table=k, facts=facts, rows=table.to_dict('records'), truth=truths,
+                                            says=accused.says.tolist()))
         if facts['known'] == 0:
             for row,truth in zip(table.to_dict('records'), truths, strict=True):
                 printed = {o: row[o] for o in facts['names'] if o != 'auc'}
-                found = matrices(printed, int(row['positives']), int(row['negatives']), unit=facts['unit'], reading=facts['reading'])
+                found = matrices(printed, int(row['positives']), int(row['negatives']), unit=facts['unit'],
+                                 reading=facts['reading'])
                 checked += 1
-                if not (found[COUNTS].to_numpy() == np.array(truth)).all(1).any(): missed.append(dict(table=k, row=row, truth=truth))
-    return dict(tables=tables, seed=seed, rows=rows, false_alarms=len(alarms), rows_whose_matrix_was_sought=checked, missed=len(missed),
-                verdicts=verdicts, seconds=round(time.perf_counter()-start, 1), first_alarms=alarms[:3], first_missed=missed[:3])
+                if not (found[COUNTS].to_numpy() == np.array(truth)).all(1).any(): missed.append(dict(table=k, row=row,
+                                                                                                      truth=truth))
+    return dict(tables=tables, seed=seed, rows=rows, false_alarms=len(alarms), rows_whose_matrix_was_sought=checked,
+                missed=len(missed),
+                verdicts=verdicts, seconds=round(time.perf_counter()-start, 1), first_alarms=alarms[:3],
+                first_missed=missed[:3])
 
 
 def timed_tables(seed, rows=100):
     "Seconds for a table of so many rows, with class counts, with totals only, and without counts"
     rng, res = np.random.default_rng(seed), {}
-    for name,extra in (('class counts', dict(positives='278', negatives='285')), ('total only', dict(n='563')), ('no counts', {})):
+    for name,extra in (('class counts', dict(positives='278', negatives='285')), ('total only', dict(n='563')),
+                       ('no counts', {})):
         table = []
         for k in range(rows):
             tp, fp = int(rng.binomial(278, rng.uniform(.4, .9))), int(rng.binomial(285, rng.uniform(.05, .4)))
             counts = (tp, fp, 278-tp, 285-fp)
-            row = {o: f'{100*metric(o, counts, "positive"):.2f}' for o in ('accuracy', 'precision', 'recall', 'f1', 'kappa', 'auc')}
+            row = {o: f'{100*metric(o, counts, "positive"):.2f}' for o in ('accuracy', 'precision', 'recall', 'f1',
+                                                                           'kappa', 'auc')}
             # every other row carries the kind of error that makes the search for the odd column run in full
             if k % 2: row['accuracy'] = f'{float(row["accuracy"])+2:.2f}'
             table.append(dict(model=f'm{k}') | row | extra)
@@ -108,7 +116,8 @@ if __name__ == '__main__':
     path = Path(__file__).with_suffix('.json')
     random_tables = run(tables, seed) if tables else json.loads(path.read_text())['random_tables']
     res = dict(random_tables=random_tables, table_of_100_rows=timed_tables(seed),
-               machine=dict(python=platform.python_version(), numpy=np.__version__, cpus=os.cpu_count(), system=platform.system(),
+               machine=dict(python=platform.python_version(), numpy=np.__version__, cpus=os.cpu_count(),
+                            system=platform.system(),
                             load=round(os.getloadavg()[0], 1)))
     path.write_text(json.dumps(res, indent=1, default=str)+'\n')
     print(json.dumps(res, indent=1, default=str))

@@ -2,7 +2,8 @@
 
 python benchmarks/metrics.py [RESULT.json]
 
-Both draw the same patients. Ours runs all 2,000 resamples; the loop runs fewer and is scaled, since its cost is the same for each.
+Both draw the same patients. Ours runs all 2,000 resamples; the loop runs fewer and is scaled, since its cost is the
+same for each.
 """
 import os
 
@@ -32,7 +33,8 @@ def predictions(seed=0):
     rng = np.random.default_rng(seed)
     patient = np.sort(np.concatenate([np.arange(PATIENTS), rng.integers(0, PATIENTS, STUDIES-PATIENTS)]))
     y = rng.integers(0, 2, STUDIES)
-    return pd.DataFrame(dict(patient=patient, target=y, probability=1/(1+np.exp(-(1.6*(y-.5) + rng.normal(0, 1, STUDIES))))))
+    score = 1.6*(y-.5) + rng.normal(0, 1, STUDIES)
+    return pd.DataFrame(dict(patient=patient, target=y, probability=1/(1+np.exp(-score))))
 
 
 def calibration_error(y, p):
@@ -42,9 +44,12 @@ def calibration_error(y, p):
 
 def one_by_one(y, p, call):
     "Every metric by its own call, as one would write it"
-    return dict(accuracy=sk.accuracy_score(y, call), precision=sk.precision_score(y, call), recall=sk.recall_score(y, call),
-                specificity=sk.recall_score(y, call, pos_label=0), npv=sk.precision_score(y, call, pos_label=0), f1=sk.f1_score(y, call),
-                kappa=sk.cohen_kappa_score(y, call), auc=sk.roc_auc_score(y, p), average_precision=sk.average_precision_score(y, p),
+    return dict(accuracy=sk.accuracy_score(y, call), precision=sk.precision_score(y, call),
+                recall=sk.recall_score(y, call),
+                specificity=sk.recall_score(y, call, pos_label=0), npv=sk.precision_score(y, call, pos_label=0),
+                f1=sk.f1_score(y, call),
+                kappa=sk.cohen_kappa_score(y, call), auc=sk.roc_auc_score(y, p),
+                average_precision=sk.average_precision_score(y, p),
                 brier=sk.brier_score_loss(y, p), calibration_error=calibration_error(y, p))
 
 
@@ -67,7 +72,8 @@ def seconds(f):
 
 def cpu():
     info = Path('/proc/cpuinfo')
-    names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
+    names = [o.split(':')[1].strip() for o in info.read_text().splitlines()
+             if o.startswith('model name')] if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -80,15 +86,22 @@ def main(out=None):
     if gap > 1e-9: sys.exit(f'the two disagree by {gap}')
     evaluate(d, resamples=10)  # warm up
     # alternate, so that a busy machine slows both
-    times = [(seconds(lambda: evaluate(d, resamples=RESAMPLES)), seconds(lambda: loop(d, weights))) for _ in range(REPEATS)]
+    times = [(seconds(lambda: evaluate(d, resamples=RESAMPLES)), seconds(lambda: loop(d, weights)))
+             for _ in range(REPEATS)]
     ours = np.median([o for o, _ in times], axis=0)
     theirs = np.median([o for _, o in times], axis=0)*RESAMPLES/LOOPED
-    result = dict(what='2,000 clustered bootstrap resamples of 11 metrics', studies=STUDIES, patients=PATIENTS, resamples=RESAMPLES, repeats=REPEATS,
+    result = dict(what='2,000 clustered bootstrap resamples of 11 metrics', studies=STUDIES, patients=PATIENTS,
+                  resamples=RESAMPLES, repeats=REPEATS,
                   ours_median_s=dict(wall=round(ours[0], 3), cpu=round(ours[1], 3)),
-                  scikit_learn_loop_median_s=dict(wall=round(theirs[0], 1), cpu=round(theirs[1], 1)), loop_resamples_timed=LOOPED,
-                  ratio=dict(wall=round(theirs[0]/ours[0], 1), cpu=round(theirs[1]/ours[1], 1)), largest_disagreement=gap, cores_used=1,
-                  machine=dict(cpu=cpu(), cores=os.cpu_count(), system=platform.system(), load=[round(o, 1) for o in os.getloadavg()]),
-                  versions=dict(python=platform.python_version(), **{o: version(o) for o in ('numpy', 'pandas', 'scikit-learn', 'scipy')}))
+                  scikit_learn_loop_median_s=dict(wall=round(theirs[0], 1), cpu=round(theirs[1], 1)),
+                  loop_resamples_timed=LOOPED,
+                  ratio=dict(wall=round(theirs[0]/ours[0], 1), cpu=round(theirs[1]/ours[1], 1)),
+                  largest_disagreement=gap, cores_used=1,
+                  machine=dict(cpu=cpu(), cores=os.cpu_count(), system=platform.system(),
+                               load=[round(o, 1) for o in os.getloadavg()]),
+                  versions=dict(python=platform.python_version(), **{o: version(o)
+                                                                     for o in ('numpy', 'pandas', 'scikit-learn',
+                                                                               'scipy')}))
     Path(out or Path(__file__).with_suffix('.json')).write_text(json.dumps(result, indent=1) + '\n')
     print(json.dumps(result, indent=1))
 

@@ -1,17 +1,22 @@
 """A grid of 16 x 16 layers by mean canonical correlation, against loops over pairs with public implementations
 
-    python benchmarks/similarity.py [--svcca DIR] [--samples 5000] [--threads 2] [--rounds 3] [--pairs latin] [--skip statsmodels] [--raw FILE]
+    python benchmarks/similarity.py [--svcca DIR] [--samples 5000] [--threads 2] [--rounds 3] [--pairs latin] [--skip
+        statsmodels] [--raw FILE]
 
-Widths are those that DenseNet-169 has at its 16 default layers. Contestants, each in a process of its own, on the same float32 activations:
+Widths are those that DenseNet-169 has at its 16 default layers. Contestants, each in a process of its own, on the
+same float32 activations:
 
 - ours: `radinet_nb.analysis.similarity_grid.similarity_grid`
-- svcca: `get_cca_similarity` of github.com/google/svcca for each pair, where its checkout is named; what the field has used
+- svcca: `get_cca_similarity` of github.com/google/svcca for each pair, where its checkout is named; what the field
+  has used
 - statsmodels: `statsmodels.multivariate.cancorr.CanCorr` for each pair, what a user would install today
 
-They run in turn, round after round, and medians count. With `--pairs latin` the loops run over 16 pairs in which each layer of either network
-appears once, and their time is multiplied by 16; ours always runs the whole grid. On a machine that others use, compare processor seconds: wall
-time there measures the others. `--raw` keeps every measurement, so that rounds may be run at different times. Ours also runs on a GPU where there is
-one. Results go to benchmarks/similarity.json. scikit-learn's CCA is left out: it finds one direction at a time by iteration, and a layer has hundreds.
+They run in turn, round after round, and medians count. With `--pairs latin` the loops run over 16 pairs in which each
+layer of either network appears once, and their time is multiplied by 16; ours always runs the whole grid. On a
+machine that others use, compare processor seconds: wall time there measures the others. `--raw` keeps every
+measurement, so that rounds may be run at different times. Ours also runs on a GPU where there is one. Results go to
+benchmarks/similarity.json. scikit-learn's CCA is left out: it finds one direction at a time by iteration, and a layer
+has hundreds.
 """
 import argparse
 import json
@@ -30,7 +35,7 @@ WIDTHS = 64, 256, 128, 288, 512, 256, 480, 736, 992, 1120, 1280, 640, 864, 1120,
 
 
 def networks(samples, seed=0):
-    "Activations of two made-up networks: 100 shared factors, features of their own, scales as uneven as those of real layers"
+    "Activations of two made-up networks: 100 shared factors, features of their own, scales as uneven as in real layers"
     import numpy as np
     rng = np.random.default_rng(seed)
     shared = rng.normal(size=(samples, 100)).astype('float32')
@@ -90,7 +95,8 @@ def run(who, out, args):
         values = ours(a, b, 'cuda')
     elif who == 'statsmodels': values = with_statsmodels(pairs)
     else: values = with_svcca(pairs, args.svcca)
-    found = dict(seconds=time.perf_counter()-start, processor=time.process_time()-busy, peak=peak(), above_input=peak()-before)
+    found = dict(seconds=time.perf_counter()-start, processor=time.process_time()-busy, peak=peak(),
+                 above_input=peak()-before)
     Path(out).write_text(json.dumps({**found, 'values': np.asarray(values).tolist()}))
 
 
@@ -99,20 +105,24 @@ def compete(who, args):
         out = Path(folder)/'out.json'
         threads = {k: str(args.threads) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')}
         load = os.getloadavg()[0]
-        command = [sys.executable, __file__, '--run', who, '--out', str(out), '--samples', str(args.samples), '--svcca', args.svcca,
+        command = [sys.executable, __file__, '--run', who, '--out', str(out), '--samples', str(args.samples), '--svcca',
+                   args.svcca,
                    '--pairs', args.pairs]
         subprocess.run(command, check=True, env={**os.environ, **threads})
         found = json.loads(out.read_text())
         if who in ('statsmodels', 'svcca'):
             for k in ('seconds', 'processor'): found[k] *= len(WIDTHS)**2/len(chosen(args.pairs))
-        print(f"{who}: {found['seconds']:.1f} s, {found['processor']:.1f} s of processor, peak {found['peak']/2**20:.0f} MiB", flush=True)
-        return {'who': who, 'samples': args.samples, 'threads': args.threads, 'pairs': args.pairs, **found, 'load_before': round(load, 2)}
+        print(f"{who}: {found['seconds']:.1f} s, {found['processor']:.1f} s of processor, peak "
+              f"{found['peak']/2**20:.0f} MiB", flush=True)
+        return {'who': who, 'samples': args.samples, 'threads': args.threads, 'pairs': args.pairs, **found,
+                'load_before': round(load, 2)}
 
 
 def measure(args):
     "Rounds of all contestants, in turn; with `--raw` the earlier ones of the same kind too"
     import torch
-    who = [o for o in ('ours', *(['gpu'] if torch.cuda.is_available() else []), *(['svcca'] if args.svcca else []), 'statsmodels')
+    who = [o for o in ('ours', *(['gpu'] if torch.cuda.is_available() else []), *(['svcca'] if args.svcca else []),
+                       'statsmodels')
            if o not in args.skip]
     found = [json.loads(o) for o in args.raw.read_text().splitlines()] if args.raw and args.raw.exists() else []
     for _ in range(args.rounds):
@@ -123,7 +133,8 @@ def measure(args):
 
 
 def commit_of(checkout):
-    try: return subprocess.run(['git', '-C', checkout, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=True).stdout.strip()
+    try: return subprocess.run(['git', '-C', checkout, 'rev-parse', 'HEAD'], capture_output=True, text=True,
+                               check=True).stdout.strip()
     except (subprocess.CalledProcessError, FileNotFoundError): return None
 
 
@@ -142,17 +153,22 @@ def main(args):
 
     def row(who):
         values = [f['values'] for f in by[who]]
-        return dict(rounds=len(by[who]), seconds=round(median(who, 'seconds'), 1), processor_seconds=round(median(who, 'processor'), 1),
+        return dict(rounds=len(by[who]), seconds=round(median(who, 'seconds'), 1),
+                    processor_seconds=round(median(who, 'processor'), 1),
                     processor_range=[round(f(o['processor'] for o in by[who]), 1) for f in (min, max)],
                     times_ours=round(median(who, 'seconds')/median('ours', 'seconds'), 1),
                     times_our_processor=round(median(who, 'processor')/median('ours', 'processor'), 1),
-                    pairs_run=len(values[0]), peak_mib=round(median(who, 'peak')/2**20), above_input_mib=round(median(who, 'above_input')/2**20),
+                    pairs_run=len(values[0]), peak_mib=round(median(who, 'peak')/2**20),
+                    above_input_mib=round(median(who, 'above_input')/2**20),
                     load_before=[o['load_before'] for o in by[who]],
-                    largest_difference=float(np.abs(np.array(values)-(picked if who in ('statsmodels', 'svcca') else grid.ravel())).max()))
-    result = dict(what='16 x 16 grid of mean canonical correlations', samples=args.samples, pairs=args.pairs, widths=WIDTHS, threads=args.threads,
+                    largest_difference=float(np.abs(np.array(values)-(picked if who in ('statsmodels', 'svcca')
+                                                                      else grid.ravel())).max()))
+    result = dict(what='16 x 16 grid of mean canonical correlations', samples=args.samples, pairs=args.pairs,
+                  widths=WIDTHS, threads=args.threads,
                   memory_ahead_mib={k: round(v/2**20) for k, v in memory_ahead(WIDTHS, WIDTHS, args.samples).items()},
                   contestants={o: row(o) for o in by},
-                  machine=dict(cores=os.cpu_count(), processor=platform.machine(), python=platform.python_version(), torch=torch.__version__,
+                  machine=dict(cores=os.cpu_count(), processor=platform.machine(), python=platform.python_version(),
+                               torch=torch.__version__,
                                numpy=np.__version__, scipy=scipy.__version__, statsmodels=statsmodels.__version__,
                                svcca=args.svcca and commit_of(args.svcca)))
     args.result.write_text(json.dumps(result, indent=1)+'\n')

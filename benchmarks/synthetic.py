@@ -1,4 +1,5 @@
-"""The synthetic rooms, measured: the full hospital and the demo's, extrapolated from a few hundred records on one core; fractals a second.
+"""The synthetic rooms, measured: the full hospital and the demo's, extrapolated from a few hundred records on one core;
+fractals a second.
 
     OMP_NUM_THREADS=1 python benchmarks/synthetic.py [paper|demo|fractals|contrast]...
 
@@ -29,13 +30,16 @@ def hospital(scale, **knobs):
     from radinet_nb.synthetic.hospital import write_hospital
     marks, cpu, wall = [], time.process_time(), time.perf_counter()
     with tempfile.TemporaryDirectory() as d:
-        got = write_hospital(Path(d)/'h', seed=1, progress=lambda share: marks.append((round(share, 2), resident()[0])), **knobs)
+        got = write_hospital(Path(d)/'h', seed=1, progress=lambda share: marks.append((round(share, 2), resident()[0])),
+                             **knobs)
         size = sum(p.stat().st_size for p in Path(d).rglob('*') if p.is_file())
     cpu, wall, n = time.process_time()-cpu, time.perf_counter()-wall, len(got)
     later = [m for s, m in marks if s>=.5]
-    return dict(records=n, images=int(got.views.sum()), cpu_seconds=round(cpu, 1), wall_seconds=round(wall, 1), resident_mib=marks[::max(1, len(marks)//6)],
+    return dict(records=n, images=int(got.views.sum()), cpu_seconds=round(cpu, 1), wall_seconds=round(wall, 1),
+                resident_mib=marks[::max(1, len(marks)//6)],
         grown_mib_in_second_half=later[-1]-later[0], peak_mib=resident()[1], mib_on_disk=round(size/2**20, 1),
-        extrapolated=dict(records=scale, cpu_minutes_one_core=round(cpu/n*scale/60, 1), minutes_two_cores=round(cpu/n*scale/120, 1),
+        extrapolated=dict(records=scale, cpu_minutes_one_core=round(cpu/n*scale/60, 1),
+                          minutes_two_cores=round(cpu/n*scale/120, 1),
                           gib_on_disk=round(size/n*scale/2**30, 2)))
 
 
@@ -43,7 +47,8 @@ def paper():
     import yaml
 
     from radinet_nb.data.notebooks import checkout
-    knobs = yaml.safe_load((checkout(here)/'nbs'/'papers'/'karam2021'/'paper.yaml').read_text(encoding='utf-8'))['hospital']
+    paper = checkout(here)/'nbs'/'papers'/'karam2021'/'paper.yaml'
+    knobs = yaml.safe_load(paper.read_text(encoding='utf-8'))['hospital']
     return hospital(knobs['records'], pixels=256, **knobs | dict(records=256))
 
 

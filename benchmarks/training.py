@@ -9,9 +9,9 @@ the median of the rounds and of the ratio within a round, in wall seconds and in
 the machine the latter tell more. The cost of building our cache stands apart, with the epochs after which it has
 paid.
 
-`frozen` is the published warm-up, a head on a frozen body: seconds of an epoch when everything learns, when the body is
-frozen, and when its features are cached because the images are not augmented (spread over 25 epochs); and fastai's own
-frozen epoch.
+`frozen` is the published warm-up, a head on a frozen body: seconds of an epoch when everything learns, when the body
+is frozen, and when its features are cached because the images are not augmented (spread over 25 epochs); and fastai's
+own frozen epoch.
 
 Images: FracAtlas where `RADINET_DATA` has it, else drawn here. Results go to benchmarks/training.json.
 """

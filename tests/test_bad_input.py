@@ -32,7 +32,8 @@ def hospital(tmp_path_factory):
 
 
 def radinet(tmp_path, only, *more):
-    command = [sys.executable, '-m', 'radinet_nb.cli', 'reproduce', '--profile', 'smoke', '--only', only, '--runs', str(tmp_path/'runs')]
+    command = [sys.executable, '-m', 'radinet_nb.cli', 'reproduce', '--profile', 'smoke', '--only', only, '--runs',
+               str(tmp_path/'runs')]
     return subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
 
 
@@ -44,15 +45,18 @@ def reproduce_paper(tmp_path, data, *more):
 def refused(res, message, tmp_path):
     assert res.returncode == 2 and message in res.stderr, res.stdout + res.stderr
     assert len(res.stderr.strip().splitlines()) == 1
-    assert [p for p in (tmp_path/'runs').rglob('record.json')] == [] and [p for p in (tmp_path/'runs').rglob('*.done')] == []
+    left = [p for pattern in ('record.json', '*.done') for p in (tmp_path/'runs').rglob(pattern)]
+    assert left == []
 
 
-def test_a_missing_folder(tmp_path): refused(reproduce_paper(tmp_path, 'hospital=/no/where'), 'no such folder', tmp_path)
+def test_a_missing_folder(tmp_path): refused(reproduce_paper(tmp_path, 'hospital=/no/where'), 'no such folder',
+                                             tmp_path)
 
 
 def test_an_empty_collection(tmp_path):
     (tmp_path/'empty').mkdir()
-    refused(reproduce_paper(tmp_path, f'hospital={tmp_path/"empty"}', '--set', f'karam2021.ingest.key={tmp_path/"key"}'), 'the folder is empty', tmp_path)
+    refused(reproduce_paper(tmp_path, f'hospital={tmp_path/"empty"}', '--set',
+                            f'karam2021.ingest.key={tmp_path/"key"}'), 'the folder is empty', tmp_path)
 
 
 def test_a_label_of_seven(hospital, tmp_path):
@@ -96,7 +100,8 @@ class Code:
 
 def test_a_weights_file_that_holds_code(tmp_path):
     torch.save({'w': Code()}, tmp_path/'evil.pth')
-    res = radinet(tmp_path, 'karam2021/general', '--general', str(tmp_path/'evil.pth'), '--set', 'karam2021.general.backbone=mobilenet_v2')
+    res = radinet(tmp_path, 'karam2021/general', '--general', str(tmp_path/'evil.pth'), '--set',
+                  'karam2021.general.backbone=mobilenet_v2')
     refused(res, 'holds code, which is never run', tmp_path)
 
 
@@ -104,7 +109,8 @@ def test_no_free_disk(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(tmp_path/'a.png')
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: shutil._ntuple_diskusage(2**40, 2**40 - 1000, 1000))
-    with pytest.raises(InputError, match='free') as e: build_cache(pd.DataFrame(dict(path=[str(tmp_path/'a.png')])), tmp_path/'cache', 16)
+    with pytest.raises(InputError, match='free') as e: build_cache(pd.DataFrame(dict(path=[str(tmp_path/'a.png')])),
+                                                                   tmp_path/'cache', 16)
     assert one_line(e.value) and not (tmp_path/'cache').exists()
     from radinet_nb.workflow.reproduce import require_disk
     with pytest.raises(InputError, match='are needed'): require_disk(tmp_path)
@@ -115,7 +121,10 @@ def test_a_stage_on_one_class(tmp_path):
     rows = []
     for i in range(12):
         Image.fromarray(rng.integers(0, 255, (20, 20), dtype=np.uint8)).save(tmp_path/f'{i}.png')
-        rows.append(dict(patient=str(i), path=str(tmp_path/f'{i}.png'), label=1, split=['train', 'valid', 'test'][i % 3]))
+        rows.append(dict(patient=str(i), path=str(tmp_path/f'{i}.png'), label=1,
+                         split=['train', 'valid', 'test'][i % 3]))
     studies = study_table(rows)
-    with pytest.raises(InputError, match='one class only'): train_stage(Stage(), studies, build_cache(studies, tmp_path/'cache', 16), tmp_path/'run')
+    with pytest.raises(InputError, match='one class only'): train_stage(Stage(), studies,
+                                                                        build_cache(studies, tmp_path/'cache', 16),
+                                                                        tmp_path/'run')
     assert not (tmp_path/'run').exists() and not list(tmp_path.glob('*partial*'))

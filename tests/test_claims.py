@@ -28,7 +28,7 @@ def test_the_ledger_is_whole():
 
 def test_without_runs_only_the_audit_decides(audited):
     assert set(audited.verdict) <= {CONTRADICTED, 'reproduced', 'not testable on this data', 'not run yet'}
-    assert (audited.verdict == 'reproduced').sum() == 3  # the sums of lu2022, and two round numbers that a reader must grant
+    assert (audited.verdict == 'reproduced').sum() == 3 # sums, and two round numbers
     assert (audited.verdict == CONTRADICTED).sum() == 14
     assert audited.effect.isna().all()
     assert count_verdicts(audited).to_numpy().sum() == len(audited)
@@ -37,8 +37,10 @@ def test_without_runs_only_the_audit_decides(audited):
 def test_a_verdict_follows_the_predictions_and_can_turn():
     rng = np.random.default_rng(1)
     y = rng.integers(0, 2, 300)
-    base = pd.DataFrame(dict(collection='synthetic', patient=[f'p{i//2}' for i in range(300)], study=[f's{i}' for i in range(300)],
-                             view='pair', body_part='wrist', split=np.where(np.arange(300) < 100, 'valid', 'test'), target=y))
+    base = pd.DataFrame(dict(collection='synthetic', patient=[f'p{i//2}' for i in range(300)],
+                             study=[f's{i}' for i in range(300)],
+                             view='pair', body_part='wrist', split=np.where(np.arange(300) < 100, 'valid', 'test'),
+                             target=y))
     sharp = base.assign(run='a', probability=np.clip(y*.6+.2+rng.normal(0, .15, 300), 0, 1))
     blunt = base.assign(run='b', probability=rng.random(300))
     for good, bad, verdict in ((sharp, blunt, 'reproduced'), (blunt, sharp, 'not reproduced')):
@@ -62,8 +64,10 @@ def test_grades():
 def test_a_level_is_decided_on_the_papers_own_collections_only():
     rng = np.random.default_rng(1)
     y = rng.integers(0, 2, 300)
-    frame = pd.DataFrame(dict(collection='hospital', patient=[f'p{i}' for i in range(300)], study=[f's{i}' for i in range(300)], view='pair',
-                              split=np.where(np.arange(300) < 100, 'valid', 'test'), target=y, probability=np.clip(y*.6+.2, 0, 1)))
+    frame = pd.DataFrame(dict(collection='hospital', patient=[f'p{i}' for i in range(300)],
+                              study=[f's{i}' for i in range(300)], view='pair',
+                              split=np.where(np.arange(300) < 100, 'valid', 'test'), target=y,
+                              probability=np.clip(y*.6+.2, 0, 1)))
     evidence = dict(predictions={'wrist/RadiNet_wrist': frame}, resamples=50)
     for own, verdict in ((set(), 'not testable on this data'), ({'wrist/RadiNet_wrist'}, 'reproduced')):
         got = judge_claims('karam2021', evidence | dict(paper_data=own), checks('karam2021')).set_index('id')

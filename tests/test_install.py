@@ -29,9 +29,11 @@ def clean(tmp_path_factory):
     shutil.copytree(ROOT, source, ignore=ignore)
     env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
     uv = shutil.which('uv') or Path(sys.executable).with_name('uv')
-    subprocess.run([sys.executable, '-m', 'venv', folder/'venv', *([] if not Path(uv).exists() else ['--without-pip'])], check=True, env=env)
+    subprocess.run([sys.executable, '-m', 'venv', folder/'venv', *([] if not Path(uv).exists() else ['--without-pip'])],
+                   check=True, env=env)
     python = folder/'venv'/'bin'/'python'
-    install = [uv, 'pip', 'install', '-q', '--python', python] if Path(uv).exists() else [python, '-m', 'pip', 'install', '-q']
+    install = [uv, 'pip', 'install', '-q', '--python', python] if Path(uv).exists() else [python, '-m', 'pip',
+                                                                                          'install', '-q']
     subprocess.run([*install, '-c', ROOT/'constraints.txt', source], check=True, env=env, cwd=folder)
     shutil.rmtree(source)
     return python, env
@@ -48,7 +50,8 @@ def test_the_five_lines_of_the_readme_train(clean, tmp_path):
     pd.DataFrame(rows).to_csv(tmp_path/'radiographs.csv', index=False)
     code = five_lines()
     assert len(code.strip().splitlines()) == 5
-    code = code.replace('densenet169', 'densenet51').replace('pixels=224', 'pixels=32').replace('warmup=2, epochs=10', 'warmup=0, epochs=1')
+    code = code.replace('densenet169', 'densenet51').replace('pixels=224', 'pixels=32').replace('warmup=2, epochs=10',
+                                                                                                'warmup=0, epochs=1')
     code += '\nimport radinet_nb; print(radinet_nb.__file__, len(learn.studies))'
     res = subprocess.run([python, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert res.returncode == 0, res.stderr[-2000:]
@@ -57,7 +60,8 @@ def test_the_five_lines_of_the_readme_train(clean, tmp_path):
 
 def test_the_command_line_says_that_it_needs_a_checkout(clean, tmp_path):
     python, env = clean
-    res = subprocess.run([python.with_name('radinet'), 'reproduce'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    res = subprocess.run([python.with_name('radinet'), 'reproduce'], cwd=tmp_path, env=env, capture_output=True,
+                         text=True)
     assert res.returncode == 2 and 'clone the repository' in res.stderr and len(res.stderr.strip().splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"The page of a paper in a browser, and without one: nothing missing, nothing too wide, every link leads somewhere, every claim has its verdict"
+"The page of a paper, with a browser and without: nothing missing or too wide, no dead link, a verdict a claim"
 import ast
 import html
 import json
@@ -21,19 +21,23 @@ from radinet_nb.results.result_run import ResultRun
 from radinet_nb.results.verdicts import VERDICTS
 
 WIDTHS = (390, 1280)
-needs_browser = pytest.mark.skipif(not find_browser(), reason='no Chromium here: install one, or name it in RADINET_BROWSER')
+needs_browser = pytest.mark.skipif(not find_browser(),
+                                   reason='no Chromium here: install one, or name it in RADINET_BROWSER')
 
 
 def stage(root, name, skill):
     "A training run without training"
-    run = OpenRun(root/'karam2021'/'stage'/f'{name}.seed0', 'steps/stage', dict(chain=['wrist'], target='wrist', variant=''), seed=0)
+    run = OpenRun(root/'karam2021'/'stage'/f'{name}.seed0', 'steps/stage',
+                  dict(chain=['wrist'], target='wrist', variant=''), seed=0)
     run.note(name=name, synthetic=True, schedule='paper', epochs=2, best_epoch=1)
     target, draw = np.arange(160) % 2, np.random.default_rng(len(name)).normal(size=160)
     keys = [f'{i:03}' for i in range(160)]
     p, split = 1/(1 + np.exp(-skill*(2*target - 1) - draw)), np.where(np.arange(160) < 60, 'valid', 'test')
-    frame = pd.DataFrame(dict(run=name, collection='x', patient=keys, study=keys, view='pair', body_part='wrist', target=target, probability=p, split=split))
+    frame = pd.DataFrame(dict(run=name, collection='x', patient=keys, study=keys, view='pair', body_part='wrist',
+                              target=target, probability=p, split=split))
     frame.to_parquet(run.folder/'predictions.parquet')
-    losses = pd.DataFrame(dict(epoch=[0, 1], phase=['warm-up', 'fine-tuning'], train_loss=[.7 - .1*skill, .6 - .2*skill]))
+    losses = pd.DataFrame(dict(epoch=[0, 1], phase=['warm-up', 'fine-tuning'],
+                               train_loss=[.7 - .1*skill, .6 - .2*skill]))
     losses.to_csv(run.folder/'history.csv', index=False)
     return run.finish()
 
@@ -55,8 +59,10 @@ def described(root):
     "What the notebook on the collections leaves: a table that is too wide for a telephone, and one of real texts"
     run = ResultRun(root/'karam2021'/'datasets'/'main', 'karam2021/datasets', {}, synthetic=True)
     words = ['a cell that says much more than fits on a telephone']*50
-    run.table(pd.DataFrame({f'a column with a long name {i}': words for i in range(9)}), 'table1', 'A table of nine wide columns and fifty rows')
-    run.table(pd.DataFrame(dict(way=['rules'], sentences=9)), 'negation', 'Sentences that people wrote', source='NegEx release')
+    run.table(pd.DataFrame({f'a column with a long name {i}': words for i in range(9)}), 'table1',
+              'A table of nine wide columns and fifty rows')
+    run.table(pd.DataFrame(dict(way=['rules'], sentences=9)), 'negation', 'Sentences that people wrote',
+              source='NegEx release')
     return run.finish().folder
 
 
@@ -65,11 +71,13 @@ def report(tmp_path_factory):
     "The page of karam2021, executed on runs that were made up, rendered, and printed where there is a browser"
     import papermill
     root = tmp_path_factory.mktemp('runs')/'profile'
-    runs = [stage(root, *o) for o in (('WristNet', .3), ('RadiNetRand_wrist', .6), ('ImageNet_wrist', .9), ('RadiNet_wrist', 2.))]
+    runs = [stage(root, *o) for o in (('WristNet', .3), ('RadiNetRand_wrist', .6), ('ImageNet_wrist', .9),
+                                      ('RadiNet_wrist', 2.))]
     shown = [str(compared(root, runs)), str(described(root))]
     folder = root/'karam2021'/'page'/'main'
     params = dict(paper='karam2021', profile='smoke', what='runs that were made up', out=str(folder), runs=shown)
-    papermill.execute_notebook(find_notebook('steps/page'), root/'executed.ipynb', kernel_name='python3', progress_bar=False, language='python',
+    papermill.execute_notebook(find_notebook('steps/page'), root/'executed.ipynb', kernel_name='python3',
+                               progress_bar=False, language='python',
                                cwd=str(checkout()), parameters=params)
     (root/'executed.ipynb').rename(folder/'notebook.ipynb')
     page = render_page(folder/'notebook.ipynb', folder/'page.html')
@@ -106,25 +114,30 @@ def test_figures_have_words(text):
     assert len(pictures) == 2 and all(re.search(r'alt="[^"]{8,}"', o) for o in pictures)
     captions = re.findall(r'<figcaption>(.*?)</figcaption>', text, flags=re.S)
     bare = [o for o in captions if 'Synthetic data.' not in o]
-    # real texts are no synthetic data because the images of the run are; trainings, versions and the item map are no data at all
+    # real texts are no synthetic data; trainings, versions and the item map are no data at all
     assert len(bare) == 4 and 'Real data: NegEx release.' in bare[0] and bare[2].startswith('Versions')
 
 
 def exhibits(notebook):
-    "What a notebook saves for the page: table or figure, key, number of letters in the caption and in the alternative text"
-    def letters(node): return sum(len(o.value) for o in ast.walk(node) if isinstance(o, ast.Constant) and isinstance(o.value, str)) if node else 0
+    "What a notebook saves for the page: table or figure, key, letters in the caption and in the alternative text"
+    def letters(node): return sum(len(o.value) for o in ast.walk(node) if isinstance(o, ast.Constant)
+                                  and isinstance(o.value, str)) if node else 0
     cells = [''.join(c['source']) for c in json.loads(notebook.read_text())['cells'] if c['cell_type'] == 'code']
-    calls = [o for c in cells for o in ast.walk(ast.parse(c)) if isinstance(o, ast.Call) and isinstance(o.func, ast.Attribute)
+    calls = [o for c in cells for o in ast.walk(ast.parse(c)) if isinstance(o, ast.Call)
+             and isinstance(o.func, ast.Attribute)
              and o.func.attr in ('table', 'figure') and getattr(o.func.value, 'id', '') == 'run' and len(o.args) > 1]
     for call in calls:
         named = {k.arg: k.value for k in call.keywords}
-        caption, alt = named.get('caption') or (call.args[2:3] or [None])[0], named.get('alt') or (call.args[3:4] or [None])[0]
+        caption, alt = named.get('caption') or (call.args[2:3] or [None])[0], named.get('alt') or (call.args[3:4]
+                                                                                                   or [None])[0]
         # a name stands for a text that was put together above it
-        yield call.func.attr, ast.unparse(call.args[1]), *(99 if isinstance(o, ast.Name) else letters(o) for o in (caption, alt))
+        yield call.func.attr, ast.unparse(call.args[1]), *(99 if isinstance(o, ast.Name) else letters(o)
+                                                           for o in (caption, alt))
 
 
 def test_every_table_and_figure_of_the_papers_has_words_of_its_own():
-    notebooks = [p for folder in paper_folders().values() for p in sorted(folder.glob('*.ipynb')) if '"parameters"' in p.read_text()]
+    notebooks = [p for folder in paper_folders().values() for p in sorted(folder.glob('*.ipynb'))
+                 if '"parameters"' in p.read_text()]
     found = {(o.parent.name, o.stem, *e) for o in notebooks for e in exhibits(o)}
     assert len(found) > 60
     assert [o for o in found if o[4] < 40] == [], 'no caption of its own'
@@ -142,8 +155,11 @@ def test_every_claim_of_the_paper_has_its_verdict(report, text):
     row = judged.set_index('id').loc['karam-fig10-WristNet-accuracy']
     assert row.verdict == 'reproduced' and row.low <= row.effect <= row.high and 'RadiNet_wrist.seed0 (' in row.runs
     # one page, one number: the ledger and the table behind Fig. 10 take the same thresholds
-    gaps = pd.read_csv(report.parents[2]/'performance'/'main'/'differences.csv').set_index(['baseline', 'metric']).difference
-    for o in ('accuracy', 'f1', 'kappa', 'auc'): assert np.isclose(judged.set_index('id').effect[f'karam-fig10-WristNet-{o}'], gaps['WristNet', o])
+    gaps = pd.read_csv(report.parents[2]/'performance'/'main'/'differences.csv').set_index(['baseline',
+                                                                                            'metric']).difference
+    effects = judged.set_index('id').effect
+    for o in ('accuracy', 'f1', 'kappa', 'auc'):
+        assert np.isclose(effects[f'karam-fig10-WristNet-{o}'], gaps['WristNet', o])
     shown = set(re.findall(r'<li class="c\d" id="([^"]+)"', text))
     assert shown == set(judged.id)
 
@@ -153,15 +169,20 @@ def test_tables_say_published_ours_difference_interval(text):
     assert ['model', 'metric', 'published', 'ours', 'difference', '95 % interval'] in [o[:6] for o in heads]
 
 
-PROBE = '''<!DOCTYPE html><meta charset="utf-8"><iframe id="page" src="page.html" style="width:%dpx;height:844px;border:0"></iframe>
+PROBE = '''<!DOCTYPE html><meta charset="utf-8">
+<iframe id="page" src="page.html" style="width:%dpx;height:844px;border:0"></iframe>
 <pre id="found"></pre><script>
 onload = () => {
   const doc = document.getElementById('page').contentDocument, root = doc.documentElement
-  const wide = [...doc.querySelectorAll('body *')].filter(o => o.getBoundingClientRect().right > %d && !o.closest('.scroll') && !o.closest('pre'))
-  document.getElementById('found').textContent = JSON.stringify({width: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight,
-    shown: [...doc.querySelectorAll('.fold ~ .scroll')].map(o => [...o.querySelectorAll('tbody tr')].filter(r => r.offsetHeight).length),
-    wide: wide.slice(0, 5).map(o => o.outerHTML.slice(0, 120)), images: doc.images.length,
-    broken: [...doc.images].filter(o => !o.complete || !o.naturalWidth).length, wordless: [...doc.images].filter(o => !o.alt).length})
+  const wide = [...doc.querySelectorAll('body *')].filter(
+    o => o.getBoundingClientRect().right > %d && !o.closest('.scroll') && !o.closest('pre'))
+  const rows = o => [...o.querySelectorAll('tbody tr')].filter(r => r.offsetHeight).length
+  document.getElementById('found').textContent = JSON.stringify({
+    width: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight,
+    shown: [...doc.querySelectorAll('.fold ~ .scroll')].map(rows), images: doc.images.length,
+    wide: wide.slice(0, 5).map(o => o.outerHTML.slice(0, 120)),
+    broken: [...doc.images].filter(o => !o.complete || !o.naturalWidth).length,
+    wordless: [...doc.images].filter(o => !o.alt).length})
 }
 </script>'''
 
@@ -171,7 +192,8 @@ onload = () => {
 def test_in_a_browser(report, width):
     probe = report.with_name(f'probe{width}.html')
     probe.write_text(PROBE % (width, width))
-    res = browse('--allow-file-access-from-files', '--enable-logging=stderr', '--virtual-time-budget=8000', '--dump-dom', probe.as_uri())
+    res = browse('--allow-file-access-from-files', '--enable-logging=stderr', '--virtual-time-budget=8000',
+                 '--dump-dom', probe.as_uri())
     found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', res.stdout, flags=re.S)[1]))
     assert found['width'] == width and found['height'] > 2000
     assert found['shown'] and set(found['shown']) == {FOLDED}

@@ -39,7 +39,8 @@ def test_karam2021_runs_what_it_ran_when_the_engine_knew_it(profile, folders):
     plan = {k: o for k, o in plan_of(profile, folders).items() if k.startswith('karam2021/') and not o.page}
     assert set(plan) == set(before)
     for k, o in plan.items():
-        params = {n: v for n, v in o.params.items() if n not in ('chain', 'target', 'variant')} # new: a run says what it is
+        params = {n: v for n, v in o.params.items() if n not in ('chain', 'target',
+                                                                 'variant')} # new: a run says what it is
         if 'data' in params: params['data'] = sorted(params['data'])
         assert params == before[k]['params'], k
         assert o.parents == before[k]['parents'], k
@@ -53,10 +54,12 @@ def test_a_training_says_what_it_is(folders):
 
 
 def test_the_engine_names_no_paper():
-    general = [*(ROOT/'radinet_nb').glob('*/*.py'), ROOT/'radinet_nb'/'cli.py', ROOT/'workflow'/'Snakefile', ROOT/'Makefile']
+    general = [*(ROOT/'radinet_nb').glob('*/*.py'), ROOT/'radinet_nb'/'cli.py', ROOT/'workflow'/'Snakefile',
+               ROOT/'Makefile']
     named = [(p.name, paper) for p in general for paper in paper_folders() for line in p.read_text().splitlines()
              if paper in line and p.parent.name in ('workflow', 'radinet_nb', ROOT.name)]
-    assert named == [('cli.py', 'karam2021')]*sum(n == 'cli.py' for n, _ in named), named # an example in the help of --like
+    assert named == [('cli.py', 'karam2021')]*sum(n == 'cli.py' for n,
+                                                  _ in named), named # an example in the help of --like
 
 
 def test_a_new_paper_adds_its_runs_and_touches_nothing_else(tmp_path, monkeypatch, folders):
@@ -66,7 +69,8 @@ def test_a_new_paper_adds_its_runs_and_touches_nothing_else(tmp_path, monkeypatc
     text = (ROOT/'workflow'/'profiles'/'demo.yaml').read_text().replace('data: {', f'data: {{classes: {tmp_path}, ')
     (tmp_path/'demo.yaml').write_text(f'{text}\n{section}')
     after = make_plan(load_profile(str(tmp_path/'demo.yaml')))
-    assert {k: (o.params, o.parents) for k, o in after.items() if not k.startswith('mine/')} == {k: (o.params, o.parents) for k, o in before.items()}
+    others = {k: o for k, o in after.items() if not k.startswith('mine/')}
+    assert {k: (o.params, o.parents) for k, o in others.items()} == {k: (o.params, o.parents) for k, o in before.items()}
     assert {'mine/stage/Fractal.seed0', 'mine/compare/main', 'mine/page/main'} <= set(after)
 
 
@@ -81,7 +85,8 @@ def test_without_a_paper_the_engine_plans_the_others(tmp_path):
     (tmp_path/'workflow'/'profiles'/'demo.yaml').write_text(yaml.safe_dump(profile, sort_keys=False))
     code = ("from radinet_nb.workflow.plan import make_plan; from radinet_nb.workflow.profiles import load_profile; "
             "print(*make_plan(load_profile('demo')))")
-    res = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={'PYTHONPATH': str(tmp_path), 'PATH': ''}, capture_output=True, text=True)
+    res = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={'PYTHONPATH': str(tmp_path), 'PATH': ''},
+                         capture_output=True, text=True)
     assert res.returncode == 0, res.stderr[-1500:]
     assert 'sood2021/audit/main' in res.stdout and 'karam2021' not in res.stdout
 
@@ -95,10 +100,14 @@ def test_a_training_imports_data_and_learning_only(step):
 
 @pytest.mark.parametrize('settings, message', [
     ({'karam2021.wirst.epochs': 3}, 'did you mean wrist'), ({'karam2021.wrist.epoch': 3}, 'did you mean epochs'),
-    ({'karam2021.target_parts': 3}, 'is not of type dict'), ({'seeds': 'zero'}, 'is not of type list'), ({'seeds': []}, 'no list of different'),
-    ({'karam2021.wrist.backbone': 'densenet168'}, 'densenet169'), ({'karam2021.wrist.epochs': 'three'}, 'is not of type int'),
-    ({'karam2012.wrist.epochs': 3}, 'is no setting'), ({'karam2021.minimal': ['RadiNet_wirst']}, 'did you mean RadiNet_wrist'),
-    ({'karam2021.target_parts': {'../../x': {}}}, 'is no name'), ({'karam2021.staged': {'RadiNet_wrist': {'epoch': 1}}}, 'did you mean epochs')])
+    ({'karam2021.target_parts': 3}, 'is not of type dict'), ({'seeds': 'zero'}, 'is not of type list'),
+    ({'seeds': []}, 'no list of different'),
+    ({'karam2021.wrist.backbone': 'densenet168'}, 'densenet169'), ({'karam2021.wrist.epochs': 'three'},
+                                                                   'is not of type int'),
+    ({'karam2012.wrist.epochs': 3}, 'is no setting'), ({'karam2021.minimal': ['RadiNet_wirst']},
+                                                       'did you mean RadiNet_wrist'),
+    ({'karam2021.target_parts': {'../../x': {}}}, 'is no name'), ({'karam2021.staged': {'RadiNet_wrist': {'epoch': 1}}},
+                                                                  'did you mean epochs')])
 def test_a_profile_is_refused_before_anything_runs(settings, message):
     with pytest.raises(InputError, match=message) as e: make_plan(load_profile('demo', settings=settings))
     assert '\n' not in str(e.value)
@@ -120,11 +129,12 @@ def test_every_page_shows_notebooks_that_some_profile_runs(paper, folders):
 
 
 def declared_keys(paper):
-    "Patterns of the keys that the notebooks of a paper can leave: tables by their names, predictions by the texts in `run.result`"
+    "Patterns of the keys that the notebooks of a paper can leave: tables by name, predictions as in `run.result`"
     import re
     keys = set()
     for path in sorted(paper_folders()[paper].glob('*.ipynb')):
-        source = '\n'.join(''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code')
+        source = '\n'.join(''.join(c['source']) for c in json.loads(path.read_text())['cells']
+                           if c['cell_type'] == 'code')
         for call in re.findall(r'run\.table\((.*?)\n(?=\S|$)', source + '\n\n', flags=re.S):
             keys |= {f'{path.stem}/{o}' for o in re.findall(r"'([\w.-]+)'", call)}
         for key in re.findall(r"run\.result\(f?['\"]([^'\"]+)['\"]", source): keys.add(re.sub(r'\{.*\}', '*', key))
@@ -138,7 +148,8 @@ def test_every_claim_of_karam2021_can_be_decided_by_some_graph():
     for claim in read_claims('karam2021').itertuples():
         settings = settings_of(claim.settings)
         named = [settings[k] for k in ('table',) if k in settings]
-        if 'table' not in settings: named += [settings[k] for k in ('model', 'other') if '/' in str(settings.get(k, ''))]
+        if 'table' not in settings: named += [settings[k] for k in ('model', 'other')
+                                              if '/' in str(settings.get(k, ''))]
         for key in named: assert any(fnmatch(key, pattern) for pattern in keys), (claim.id, key, sorted(keys))
 
 
@@ -151,8 +162,9 @@ def test_every_check_that_a_claim_names_exists():
 
 
 def test_the_levels_of_a_paper_can_be_decided_on_its_own_collections():
-    "Every paper with levels among its claims names the collections on which they can be decided, and a profile reads them"
-    data = {k for p in COLLECTIONS for k in yaml.safe_load((checkout()/'workflow'/'profiles'/f'{p}.yaml').read_text())['data']}
+    "A paper with levels among its claims names the collections that can decide them, and a profile reads one"
+    profiles = [checkout()/'workflow'/'profiles'/f'{o}.yaml' for o in COLLECTIONS]
+    data = {k for path in profiles for k in yaml.safe_load(path.read_text())['data']}
     for paper in papers_of(load_profile('demo')):
         if not read_claims(paper).test.isin(['reaches', 'table_reaches', 'every_group']).any(): continue
         assert set(load_paper(paper).collections) & data, paper
@@ -168,7 +180,9 @@ def test_the_tutorial_of_a_new_paper_runs(tmp_path):
 
 
 def test_where_names_notebook_function_and_command():
-    res = subprocess.run([sys.executable, '-m', 'radinet_nb.cli', 'where', 'table5'], capture_output=True, text=True, cwd=ROOT)
+    res = subprocess.run([sys.executable, '-m', 'radinet_nb.cli', 'where', 'table5'], capture_output=True, text=True,
+                         cwd=ROOT)
     assert res.returncode == 0, res.stderr
-    assert 'nbs/papers/karam2021/targets.ipynb' in res.stdout and 'papers.karam2021.target_tables.baseline_table' in res.stdout
+    assert 'nbs/papers/karam2021/targets.ipynb' in res.stdout
+    assert 'papers.karam2021.target_tables.baseline_table' in res.stdout
     assert 'radinet reproduce --only karam2021/table5' in res.stdout

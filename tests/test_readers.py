@@ -68,7 +68,7 @@ def test_printed_analysis_of_van_dyke():
 
 
 def test_raw_ratings_of_van_dyke():
-    "From the 1,140 ratings, which are data of the package MRMCaov and not ours to copy, to the digits that its guide prints"
+    "From the 1,140 ratings, data of the package MRMCaov that we may not copy, to the digits that its guide prints"
     path = DATA/'readers_van_dyke'/'VanDyke.csv'
     if not path.exists():
         pytest.skip('no shared/data/readers_van_dyke/VanDyke.csv: write it from the R package MRMCaov to run this')

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def radinet(*args, **kwargs):
-    return subprocess.run([sys.executable, '-m', 'radinet_nb.cli', *map(str, args)], cwd=ROOT, capture_output=True, text=True, **kwargs)
+    return subprocess.run([sys.executable, '-m', 'radinet_nb.cli', *map(str, args)], cwd=ROOT, capture_output=True,
+                          text=True, **kwargs)
 
 
 @pytest.fixture(scope='module')
@@ -62,9 +63,11 @@ def test_every_run_is_whole(runs):
     for name in read_json(runs/'plan.json')['nodes']:
         run = load_run(runs/name)
         assert {'params.json', 'record.json', 'notebook.ipynb'} <= {p.name for p in run.folder.iterdir()}
-        assert {'commit', 'versions', 'device', 'seed', 'seconds', 'peak_memory_mib', 'parents', 'id'} <= set(run.record)
+        assert {'commit', 'versions', 'device', 'seed', 'seconds', 'peak_memory_mib', 'parents',
+                'id'} <= set(run.record)
     stage = load_run(runs/'karam2021'/'stage'/'RadiNet_wrist.seed0')
-    assert set(stage.record['parents']) == {'karam2021/ingest/main', 'karam2021/annotation/main', 'karam2021/stage/RadiNet.seed0'}
+    assert set(stage.record['parents']) == {'karam2021/ingest/main', 'karam2021/annotation/main',
+                                            'karam2021/stage/RadiNet.seed0'}
     assert stage.record['synthetic'] and stage.record['fingerprint']
     assert {'history.csv', 'weights.safetensors', 'predictions.parquet'} <= {p.name for p in stage.folder.iterdir()}
     assert [p for p in runs.rglob('*partial*')] == []
@@ -87,9 +90,11 @@ def test_a_synthetic_hospital_tells_the_auc_by_type_of_fracture(runs):
     run = load_run(runs/'karam2021'/'performance'/'main')
     table, types = run.table('auc_by_type.csv'), load_run(runs/'karam2021'/'ingest'/'main').table('types.csv')
     test = load_run(runs/'karam2021'/'stage'/'RadiNet_wrist.seed0').predictions.query('split == "test"')
-    assert set(test.study[test.target == 1]) <= set(types.study) and not set(test.study[test.target == 0]) & set(types.study)
+    broken, sound = (set(test.study[test.target == o]) for o in (1, 0))
+    assert broken <= set(types.study) and not sound & set(types.study)
     of = table[table.model == 'RadiNet_wrist'].set_index('type').fractured
-    assert of['all'] == of.drop('all').sum() == (test.target == 1).sum() and (table.sound == (test.target == 0).sum()).all()
+    assert of['all'] == of.drop('all').sum() == (test.target == 1).sum()
+    assert (table.sound == (test.target == 0).sum()).all()
 
 
 def test_a_second_call_does_nothing_and_says_so(runs):
@@ -127,7 +132,8 @@ def test_a_changed_figure_makes_no_training_stale(runs):
 def test_the_same_seed_gives_the_same_numbers(runs, tmp_path):
     "A stage that ran under Snakemake, once more by plain papermill: weights and predictions to the last bit"
     first = load_run(runs/'karam2021'/'stage'/'WristNet.seed0')
-    args = [o for k, v in first.params.items() for o in ('-y', f'{{{k}: {v!r}}}')] + ['-p', 'out', str(tmp_path/'again')]
+    args = [o for k, v in first.params.items() for o in ('-y', f'{{{k}: {v!r}}}')] + ['-p', 'out',
+                                                                                      str(tmp_path/'again')]
     nb = ROOT/'nbs'/'steps'/'stage.ipynb'
     command = [sys.executable, '-m', 'papermill', str(nb), str(tmp_path/'nb.ipynb'), '-k', 'python3', *args]
     res = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -6,7 +6,7 @@
 __all__ = ['BROWSERS', 'QUIET', 'stylesheet', 'plain_alt', 'with_contents', 'render_page', 'find_browser', 'browse', 'print_page']
 
 # %% ../../nbs/results/page.ipynb #eddbde29
-import html, os, re, shutil, subprocess
+import os, re, shutil, subprocess
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -7,7 +7,6 @@ __all__ = ['VERDICTS', 'NotRun', 'need_evidence', 'verdict_row', 'graded']
 
 # %% ../../nbs/results/verdicts.ipynb #b4e9f1b4
 import numpy as np
-import pandas as pd
 
 # %% ../../nbs/results/verdicts.ipynb #96e36148
 VERDICTS = ('reproduced', 'direction only', 'not reproduced', "contradicted by the paper's own numbers",

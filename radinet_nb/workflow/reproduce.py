@@ -16,7 +16,6 @@ from ..data.runs import read_json, write_json
 from ..errors import InputError
 from .graph import Node
 from .plan import make_plan
-from .profiles import load_profile
 from .staleness import LIBRARY, code_hash, modules_behind
 from .warm import WarmProcess
 

@@ -6,7 +6,6 @@
 __all__ = ['SPLITS', 'table1', 'section_numbers', 'cohort_table', 'published_ages', 'published_visits']
 
 # %% ../../../nbs/papers/karam2021/cohort_tables.ipynb #92dd2875
-import numpy as np
 import pandas as pd
 
 from ...evidence.published import published
