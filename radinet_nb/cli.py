@@ -26,8 +26,8 @@ _Parameters = Annotated[list[str], typer.Option('--set', metavar='PAPER.SECTION.
 _Like = Annotated[str, typer.Option(
     help="a paper whose hospital is imitated, such as karam2021's 11,112 records of wrists")]
 _Knobs = Annotated[list[str], typer.Option(
-    '--set', metavar='KNOB=VALUE', help='any field of synthetic.hospital.Hospital: difficulty (obvious, mixed, subtle), '
-                                        'severity, hairlines, noise, shift, unlabelled, ...')]
+    '--set', metavar='KNOB=VALUE', help='any field of synthetic.hospital.Hospital: difficulty (obvious, mixed, '
+                                        'subtle), severity, hairlines, noise, shift, unlabelled, ...')]
 _Views = Annotated[Path|None, typer.Option(help='CSV that overrules the views; default: views.csv in EXPORT, if any')]
 _Images = Annotated[list[Path], typer.Argument(
     help='DICOM files, image files, or folders; two files: frontal and lateral view')]

@@ -223,7 +223,7 @@ from radinet_nb.models.folder import learner_from
 learn = learner_from('FOLDER')                 # a fastai Learner; learn.config says what it expects
 
 from safetensors.torch import load_file        # or the body alone, under the names that its own library gives them
-state = load_file('FOLDER/body.safetensors')   # model.load_state_dict(state, strict=False) leaves only the classifier new
+state = load_file('FOLDER/body.safetensors')   # model.load_state_dict(state, strict=False) lacks only the classifier
 ```
 
 ## Where it comes from

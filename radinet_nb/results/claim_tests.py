@@ -173,7 +173,8 @@ def lowest_loss(
 )->dict: # as `verdict_row`
     "Whether a model's training loss is the lowest, at the first and at the last epoch; one seed is a direction at most"
     by = evidence.get('declared_by') or {}
-    histories = {key: history for key, history in (evidence.get('histories') or {}).items() if by.get(key)==by.get(model)}
+    histories = {key: history for key, history in (evidence.get('histories') or {}).items()
+                 if by.get(key)==by.get(model)}
     if model not in histories or len(histories)<2: raise NotRun(f'histories: {model}')
     ends = {key: history.sort_values('epoch').train_loss.iloc[[0, -1]].to_numpy(float)
             for key, history in histories.items()}
