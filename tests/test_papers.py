@@ -70,7 +70,8 @@ def test_a_new_paper_adds_its_runs_and_touches_nothing_else(tmp_path, monkeypatc
     (tmp_path/'demo.yaml').write_text(f'{text}\n{section}')
     after = make_plan(load_profile(str(tmp_path/'demo.yaml')))
     others = {k: o for k, o in after.items() if not k.startswith('mine/')}
-    assert {k: (o.params, o.parents) for k, o in others.items()} == {k: (o.params, o.parents) for k, o in before.items()}
+    assert {k: (o.params, o.parents) for k, o in others.items()} == {
+        k: (o.params, o.parents) for k, o in before.items()}
     assert {'mine/stage/Fractal.seed0', 'mine/compare/main', 'mine/page/main'} <= set(after)
 
 

@@ -47,6 +47,12 @@ class Graph:
     @property
     def threads(self)->int: return self.profile['threads']
 
+    def section(self,
+        name:str, # of the paper's part of the profile
+    )->dict: # parameters of a notebook; empty where the profile says nothing
+        "A section of the profile; one that is no mapping is an `InputError`"
+        return dict(self.option(name, {}))
+
 # %% ../../nbs/workflow/graph.ipynb #1cf1092f
 @patch
 def data(self:Graph,
@@ -71,14 +77,6 @@ def option(self:Graph,
         raise InputError(f'{value!r} is not of type {type(default).__name__}', where=f'{self.paper.id}.{name}',
                          mend=f'for instance {default!r}')
     return value
-
-# %% ../../nbs/workflow/graph.ipynb #7bb60312
-@patch
-def section(self:Graph,
-    name:str, # of the paper's part of the profile
-)->dict: # parameters of a notebook; empty where the profile says nothing
-    "A section of the profile; one that is no mapping is an `InputError`"
-    return dict(self.option(name, {}))
 
 # %% ../../nbs/workflow/graph.ipynb #86e10b0f
 def _add(g, node)->str:
