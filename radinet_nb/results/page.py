@@ -56,7 +56,10 @@ def render_page(
     from nbconvert import HTMLExporter
     exporter = HTMLExporter(template_name='basic', exclude_input=not code, exclude_input_prompt=True,
                             exclude_output_prompt=True, embed_images=True)
-    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
+    nb = nbformat.read(notebook, as_version=4)
+    # what a reader of the notebook needs and a reader of the page does not is tagged so
+    if not code: nb.cells = [cell for cell in nb.cells if 'hidden' not in cell.metadata.get('tags', [])]
+    body, _ = exporter.from_notebook_node(nb)
     title = re.search(r'<h1[^>]*>(.*?)<', body, flags=re.S)
     head = (f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<title>{title[1].strip() if title else "radinet_nb"}</title><style>{stylesheet()}</style>')
