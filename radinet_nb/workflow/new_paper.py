@@ -16,7 +16,7 @@ from .parameters import check_name
 
 # %% ../../nbs/workflow/new_paper.ipynb #6e5ab10c
 PAPER = '''# What the engine and the page know of this paper. Numbers: published.csv. Sentences: claims.csv.
-title: The title of the paper
+title: "The title of the paper"
 models:                     # in the order of tables and figures; what each starts from, for readers
   Scratch: {{start: nothing}}
   Fractal: {{start: fractals}}

@@ -9,10 +9,9 @@ __all__ = ['GENERAL', 'profile_path', 'read_profile', 'apply_settings', 'apply_d
 # %% ../../nbs/workflow/profiles.ipynb #b661c6d7
 from pathlib import Path
 
-import yaml
-
 from ..data.notebooks import checkout, nearest, paper_folders
 from ..errors import InputError
+from .papers import read_yaml
 from .parameters import check_name, is_kind
 
 # %% ../../nbs/workflow/profiles.ipynb #e90bce87
@@ -35,9 +34,7 @@ def read_profile(
 )->dict: # as written, with its name
     "Read the file of a profile; one that is no mapping is an `InputError`"
     path = profile_path(name)
-    try: profile = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f'is no YAML ({type(error).__name__})', where=path) from None
+    profile = read_yaml(path)
     if not isinstance(profile, dict): raise InputError('is not a mapping of names to values', where=path)
     return {'threads': 1, 'seeds': [0], 'data': {}, 'what': ''} | profile | {'name': check_name(path.stem, 'profile')}
 
