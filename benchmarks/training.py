@@ -29,8 +29,7 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).parent
-SIZES = {'mobilenet_v2': dict(batch=32, images=256), 'densenet169': dict(batch=16, images=64),
-         'densenet51': dict(batch=32, images=128)}
+SIZES = {'mobilenet_v2': dict(batch=32, images=256), 'densenet169': dict(batch=16, images=64)}
 
 
 def pictures(folder, n):
