@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
 from .figures import style
@@ -42,7 +43,7 @@ def schedule_figure(
     "Learning rate of each block in each epoch, with lines between the phases; an empty table is an `InputError`"
     if rates.empty:
         raise InputError('the table of rates is empty', where='schedule_figure', mend='train for at least one epoch')
-    grid = rates.pivot(index='block', columns='epoch', values='rate')
+    grid = rates.pivot(index='block', columns='epoch', values='rate').loc[list(dict.fromkeys(rates.block))]
     with style():
         fig, ax = plt.subplots(figsize=(6, .3*len(grid) + 1.2))
         shades = _draw_rates(ax, grid)
@@ -52,5 +53,6 @@ def schedule_figure(
         if kept is not None: ax.plot(kept + 1, -.5, marker='^', color='black', clip_on=False, zorder=5)
         note = '' if kept is None else ' (the triangle marks the weights that were kept)'
         ax.set(xlabel=f'epoch{note}', yticks=range(len(grid)), yticklabels=list(grid.index), ylim=(-.5, len(grid) - .5))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         fig.colorbar(shades, label='learning rate')
         return fig
