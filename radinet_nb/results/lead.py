@@ -14,7 +14,8 @@ from ..errors import InputError
 # %% ../../nbs/results/lead.ipynb #121fc4b0
 SYNTHETIC_DATA = ('<div class="banner"><strong>Synthetic data.</strong> The radiographs were rendered by this package. '
                   'The numbers test the machinery and say nothing about patients; the caption of every table and '
-                  'figure that rests on them repeats the word.</div>\n\n')
+                  'figure '
+                  'that rests on them repeats the word.</div>\n\n')
 
 def banner(
     synthetic:bool, # the page's data are
