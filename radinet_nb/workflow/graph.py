@@ -98,7 +98,7 @@ def _same_step(nodes, path, params, reads)->str: # id; empty: there is none
 @patch
 def run(self:Graph,
     notebook:str, # a notebook of the paper's folder, or a step
-    key:str='main', # name of the run
+    key:str='main', /, # name of the run; a notebook's own parameter `key` is one of `params`
     reads:dict|None=None, # parameter to the id of the run, or list of ids, that it reads; empty ones are left out
     **params, # parameters of the notebook
 )->str: # id of the run
