@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastcore.basics import patch
+from fastcore.basics import patch, patch_to
 
 from ..data.notebooks import checkout, nearest, notebook_in
 from ..errors import InputError
@@ -95,10 +95,10 @@ def _same_step(nodes, path, params, reads)->str: # id; empty: there is none
     return next((id for id, node in nodes.items() if text(node.notebook, node.params, node.parents) == wanted), '')
 
 # %% ../../nbs/workflow/graph.ipynb #5355876a
-@patch
-def run(self:Graph,
+@patch_to(Graph)
+def run(self,
     notebook:str, # a notebook of the paper's folder, or a step
-    key:str='main', # name of the run
+    key:str='main', /, # name of the run; a notebook's own parameter `key` is one of `params`
     reads:dict|None=None, # parameter to the id of the run, or list of ids, that it reads; empty ones are left out
     **params, # parameters of the notebook
 )->str: # id of the run
