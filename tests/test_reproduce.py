@@ -66,7 +66,7 @@ def test_every_run_is_whole(runs):
         assert {'commit', 'versions', 'device', 'seed', 'seconds', 'peak_memory_mib', 'parents',
                 'id'} <= set(run.record)
     stage = load_run(runs/'karam2021'/'stage'/'RadiNet_wrist.seed0')
-    assert set(stage.record['parents']) == {'karam2021/ingest/main', 'karam2021/annotation/main',
+    assert set(stage.record['parents']) == {'karam2021/ingest/main', 'karam2021/annotate/main',
                                             'karam2021/stage/RadiNet.seed0'}
     assert stage.record['synthetic'] and stage.record['fingerprint']
     assert {'history.csv', 'weights.safetensors', 'predictions.parquet'} <= {p.name for p in stage.folder.iterdir()}

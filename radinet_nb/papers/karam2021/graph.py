@@ -72,11 +72,10 @@ def train_targets(
     wrist:list, # ids of the models of the wrist
 )->list[str]: # ids of the runs of all targets
     "Tables 4 and 5: four beginnings on every target; the wrist's models stand for themselves unless trained anew"
-    parts = g.option('target_parts', {})
+    parts, section = g.option('target_parts', {}), g.section('target')
     runs = [] if 'wrist' in parts else list(wrist)
     for part, scale in parts.items():
-        runs += train_last(g, made, target_chains(part), reads, **g.section('target') | {'parts': [part]}
-                           | (scale or {}))
+        runs += train_last(g, made, target_chains(part), reads, **section | {'parts': [part]} | (scale or {}))
     return runs
 
 # %% ../../../nbs/papers/karam2021/graph.ipynb #61bafb9f
@@ -85,8 +84,8 @@ def add_controls(
     ingested:str, # id of the ingest run
 )->list[str]: # ids of both controls; empty where the profile has none
     "A task that must be learned, and one that cannot be"
-    if not g.option('controls', False): return []
     control, wrist = g.section('control'), g.section('wrist')
+    if not g.option('controls', False): return []
     small = {'difficulty': 'obvious', 'parts': ['wrist'], 'seed': 1} | {k: control.pop(k) for k in ('patients',)
                                                                         if k in control}
     obvious = g.run('ingest', 'obvious', **g.section('ingest') | {'data': collections(g)} | small)
@@ -102,9 +101,10 @@ def graph(
     "karam2021, from the collections to the page"
     data = g.run('ingest', **g.section('ingest'), data=collections(g))
     audit = g.run('audit', **g.section('audit'))
-    labels = g.option('report_labels', False)
-    annotation = g.run('annotation', reads=dict(ingested=data if labels else ''), **g.section('annotation'))
-    reads, made = dict(ingested=data, annotated=annotation if labels else ''), {}
+    from_reports = g.option('report_labels', False)
+    labels = g.run('annotate', reads=dict(ingested=data if from_reports else ''), **g.section('annotate'))
+    annotation = g.run('annotation', reads=dict(annotated=labels), **g.section('annotation'))
+    reads, made = dict(ingested=data, annotated=labels if from_reports else ''), {}
     train_last(g, made, CHAINS, reads)
     models = [made[name, seed] for seed in g.seeds for name in MODELS]
     minimal = [o for name in g.option('minimal', []) for o in train_variant(g, made, name, 'minimal',
@@ -127,13 +127,13 @@ def add_comparisons(
     "The notebooks that compare, in the order of the page"
     data, first, general = reads['ingested'], g.seeds[0], made['General', g.seeds[0]]
     radiology = [made[k, seed] for seed in g.seeds for k, v in CHAINS.items() if v[-1] == 'radiology']
-    last = [made['RadiNet_wrist', first]]
+    last, ablation = [made['RadiNet_wrist', first]], g.section('ablation')
     def run(notebook, **read): return g.run(notebook, reads=read, **g.section(notebook))
     return [
         run('datasets', ingested=data),
         run('chains', ingested=data, general=general, runs=last, staged=staged),
         run('performance', runs=models, controls=add_controls(g, data), ingested=data, radiology=radiology),
-        run('ablation', runs=models + minimal, annotated=reads['annotated']) if minimal else '',
+        g.run('ablation', reads=dict(runs=models + minimal, annotated=reads['annotated']), **ablation) if minimal else '',
         run('targets', runs=train_targets(g, made, reads, models)),
         run('correlation', runs=models, ingested=data),
         run('features', runs=models, ingested=data),
@@ -145,7 +145,7 @@ def add_clinical(
     runs:list, # ids of the models
 )->str: # id; empty where the profile has no reader study
     "Table 6 and Fig. 15: the models on patients whom nobody has seen, beside two readers"
-    study = g.option('reader_study', {})
+    study, section = g.option('reader_study', {}), g.section('clinical')
     if not study: return ''
     clinical = g.run('ingest', 'clinical', **g.section('ingest') | {'data': collections(g), 'clinical': True} | study)
-    return g.run('clinical', reads=dict(clinical=clinical, runs=runs), **g.section('clinical'))
+    return g.run('clinical', reads=dict(clinical=clinical, runs=runs), **section)
