@@ -3,6 +3,8 @@ PYTHON ?= python3
 PROFILE ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
+# compiled modules are kept: without them every process compiles torch anew, for ten seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: reproduce test lab bench readme figures clean
 
