@@ -15,10 +15,10 @@ import torch
 from .activations import activations, hooked
 from .layers import layers_of
 from ..data.cache import ImageCache
-from ..data.augmentation import normalize
 from ..data.runs import Run, load_run
 from ..data.studies import read_studies
 from ..errors import InputError
+from ..learning.networks import Network
 from ..learning.prediction import network_of
 from ..learning.rows import rows_for
 
@@ -41,6 +41,7 @@ def held_out(
 
 # %% ../../nbs/analysis/run_layers.ipynb #37fee080
 def image_batches(
+    network:Network, # whose mean and standard deviation they are given
     cache:ImageCache, # the images
     rows:pd.DataFrame, # whose images
     size:int=64, # images a batch
@@ -48,7 +49,7 @@ def image_batches(
     "Images as a network sees them, not augmented, in the order of the rows"
     at = cache.rows_of(rows.path)
     for i in range(0, len(at), size):
-        yield normalize(torch.from_numpy(np.ascontiguousarray(cache.images[at[i:i+size]])))
+        yield network.normalize(torch.from_numpy(np.ascontiguousarray(cache.images[at[i:i+size]])))
 
 # %% ../../nbs/analysis/run_layers.ipynb #2455c590
 def runs_named(
@@ -106,5 +107,5 @@ def run_layers(
     "Activations of a run's network on images"
     network = network_of(run).to(device or 'cpu')
     reduction = dict(reduction='samples', places=places, seed=seed) if places else dict(reduction='mean')
-    found = activations(network, image_batches(cache, rows), layers_of(network, layers), **reduction)
+    found = activations(network, image_batches(network, cache, rows), layers_of(network, layers), **reduction)
     return {k: off_places(v, places) for k, v in found.items()} if places else found

@@ -23,7 +23,6 @@ from ..data.cache import build_cache
 from ..data.convert import text_like
 from ..data.files import file_table
 from ..data.identity import read_key
-from ..data.augmentation import normalize
 from ..data.runs import require_new_folder
 from ..errors import InputError
 from ..learning.devices import best_device
@@ -89,7 +88,7 @@ def heat_maps(
 )->np.ndarray: # (n, height, width) float32, from 0
     "Grad-CAM of images as the network sees them"
     device = next(network.parameters()).device
-    return grad_cam(network, normalize(torch.from_numpy(images).to(device)), classes)
+    return grad_cam(network, network.normalize(torch.from_numpy(images).to(device)), classes)
 
 # %% ../../nbs/models/prediction.ipynb #653a9fa7
 def picture_names(

@@ -133,7 +133,8 @@ def add_comparisons(
         run('datasets', ingested=data),
         run('chains', ingested=data, general=general, runs=last, staged=staged),
         run('performance', runs=models, controls=add_controls(g, data), ingested=data, radiology=radiology),
-        g.run('ablation', reads=dict(runs=models + minimal, annotated=reads['annotated']), **ablation) if minimal else '',
+        g.run('ablation', reads=dict(runs=models + minimal, annotated=reads['annotated']), **ablation) if minimal
+        else '',
         run('targets', runs=train_targets(g, made, reads, models)),
         run('correlation', runs=models, ingested=data),
         run('features', runs=models, ingested=data),
