@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'pairs', 'main', 'line_printer', 'use_papers', 'reproduce_command', 'where_command', 'new_paper_command',
            'synthesize_command', 'ingest_command', 'annotate_command', 'audit_command', 'export_command',
-           'predict_command', 'machine_facts', 'doctor_command']
+           'predict_command', 'gpu_fact', 'machine_facts', 'doctor_command']
 
 # %% ../nbs/cli.ipynb #057f08c2
 import os, sys
@@ -244,16 +244,24 @@ def predict_command(
         print(line, file=sys.stderr)
 
 # %% ../nbs/cli.ipynb #635a0610
+def gpu_fact(
+    drivers:tuple=('/dev/nvidiactl', '/dev/dxg', '/dev/kfd'), # one of them is there where a driver is: Linux, WSL, AMD
+)->str: # its name, or that there is none
+    "The GPU that torch trains on; torch takes seconds to import, so it is asked only where there is a driver"
+    import shutil
+    none = 'none: training runs on the CPU'
+    if not (shutil.which('nvidia-smi') or any(map(os.path.exists, drivers))): return none
+    import torch
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else none
+
+# %% ../nbs/cli.ipynb #7b1a90df
 def machine_facts()->dict[str,str]: # name to text
     "Versions, commit, GPU, CPU cores and free disk of this machine"
     import shutil
 
-    import torch
-
     from radinet_nb.data.runs import commit, versions
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none: training runs on the CPU'
     return versions() | {
-        'commit': commit() or 'not a checkout: radinet reproduce needs one, the library does not', 'GPU': cuda,
+        'commit': commit() or 'not a checkout: radinet reproduce needs one, the library does not', 'GPU': gpu_fact(),
         'CPU cores': str(os.cpu_count()), 'free disk': f'{shutil.disk_usage(".").free/2**30:.0f} GiB'}
 
 # %% ../nbs/cli.ipynb #65e67bbb

@@ -183,7 +183,7 @@ def test_jobs_change_no_byte(tmp_path):
 
 def test_command_line_reaches_every_knob(tmp_path, capsys):
     from radinet_nb.cli import main
-    options = '--patients 2 --pixels 48 --part wrist --severity 1.4 --set exam_mix=1'
+    options = '--patients 2 --pixels 48 --part wrist --set severity=1.4 --set exam_mix=1'
     assert main(['synthesize', str(tmp_path/'h'), *options.split()])==0 and 'synthetic' in capsys.readouterr().out
     assert len(list((tmp_path/'h').rglob('*.dcm')))>=2
     for wrong in ('colour=3', 'noise=loud', 'difficulty=trivial'):

@@ -376,7 +376,7 @@ def test_folds_validate_on_other_patients(wrists, tmp_path):
 @pytest.mark.parametrize('step, more', [('stage', []), ('general', ['synthetic/fractals.py'])])
 def test_a_training_step_imports_data_and_learning_only(step, more):
     "Nothing that draws or judges is imported by anything that trains, and the library that trains knows no paper"
-    modules = [str(o.relative_to(ROOT/'radinet_nb')) for o in code_of(ROOT/'nbs'/'steps'/f'{step}.ipynb', ROOT)]
+    modules = [str(o.relative_to(ROOT/'radinet_nb')) for o in code_of(ROOT/'nbs'/'steps'/f'{step}.ipynb')]
     assert {'learning/weights.py', 'data/runs.py', 'errors.py'} <= set(modules)
     others = [o for o in modules if not o.startswith(('data/', 'learning/'))]
     assert set(others) - {'errors.py', '__init__.py'} == set(more)

@@ -17,7 +17,7 @@ import torch
 from ..data.cache import ImageCache, build_cache
 from ..data.leaks import audit_stage
 from ..data.loaders import dataloaders, eval_loader
-from ..data.runs import OpenRun, Run, load_run
+from ..data.runs import OpenRun, Run, load_run, run_key
 from ..data.studies import fingerprint, split_studies, study_table
 from ..errors import InputError
 from .blocks import free_parameters

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from ..data.notebooks import checkout
-from ..data.runs import read_json, sync_folder, write_json, write_text
+from ..data.runs import cpu_seconds, read_json, sync_folder, write_json, write_text
 from ..errors import InputError
 from .graph import Node
 
@@ -126,7 +126,9 @@ def execute_planned(
         failed = dict(node=id, error=str(error), input=isinstance(error, InputError))
         write_json(runs/'.failed'/f'{id.replace("/", ".")}.json', failed)
         return 2 if failed['input'] else 1
-    write_text(runs/f'{id}.done', f'{time.time() - began:.1f}\n')
+    forked = os.environ.get('JUPYTER_DEFAULT_PROVISIONER_NAME') == 'radinet-warm' # else the kernel is a child of ours
+    cpu = cpu_seconds() + (read_json(runs/id/'record.json').get('cpu_seconds', 0) if forked else 0)
+    write_text(runs/f'{id}.done', f'{time.time() - began:.1f} {cpu:.1f}\n')
     return 0
 
 # %% ../../nbs/workflow/execute.ipynb #cdc41799
