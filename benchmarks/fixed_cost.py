@@ -47,7 +47,8 @@ def write_paper(folder):
     (mine/'paper.yaml').write_text('title: Nothing')
     parameters = nbformat.v4.new_code_cell("seed: int = 0  # of nothing\nout: str = ''  # folder of the run")
     parameters.metadata['tags'] = ['parameters']
-    work = "from radinet_nb.data.runs import OpenRun, recorded\n\nOpenRun(out, 'empty/empty', recorded(globals())).finish()"
+    work = ("from radinet_nb.data.runs import OpenRun, recorded\n\n"
+            "OpenRun(out, 'empty/empty', recorded(globals())).finish()")
     cells = [parameters, *map(nbformat.v4.new_code_cell, (imports_of_stage(), work))]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), mine/'empty.ipynb')
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(GRAPH)]), mine/'graph.ipynb')
