@@ -10,7 +10,7 @@ import os, shutil, sys, threading, time
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ..data.notebooks import checkout
+from ..data.notebooks import checkout, run_papermill
 from ..data.runs import cpu_seconds, read_json, sync_folder, write_json, write_text
 from ..errors import InputError
 from .graph import Node
@@ -47,15 +47,13 @@ def run_notebook(
     runs:Path, # folder of this profile's runs
 ):
     "Execute a notebook; its failure is an `InputError` where the notebook raised one, else a `RuntimeError`"
-    import papermill
     from papermill.exceptions import PapermillExecutionError
     parents = {name: str(runs/ids) if isinstance(ids, str) else [str(runs/id) for id in ids]
                for name, ids in node.parents.items()}
     values = node.params | parents | {'out': str(work/'run')}
     prefer_warm_kernels()
     try:
-        papermill.execute_notebook(node.notebook, work/'notebook.ipynb', parameters=values, cwd=str(checkout()),
-                                   kernel_name='python3', language='python', progress_bar=False, log_output=False)
+        run_papermill(node.notebook, work/'notebook.ipynb', values, str(checkout()))
     except PapermillExecutionError as error:
         kept = _keep_failed(node, work, runs)
         if error.ename == 'InputError': raise InputError(error.evalue, where=node.id) from None
