@@ -8,7 +8,7 @@ __all__ = ['app', 'pairs', 'main', 'line_printer', 'use_papers', 'reproduce_comm
            'predict_command', 'gpu_fact', 'machine_facts', 'doctor_command']
 
 # %% ../nbs/cli.ipynb #057f08c2
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -61,11 +61,14 @@ def main(
     args:list[str]|None=None, # None: those of the process
 )->int: # exit code
     "Run `radinet`; `--debug` anywhere shows tracebacks"
+    if args is None: signal.signal(signal.SIGTERM, signal.default_int_handler) # what a scheduler sends ends it in order
     args = list(sys.argv[1:] if args is None else args)
     debug = '--debug' in args
     if debug: args.remove('--debug')
     try: return app(args, prog_name='radinet', standalone_mode=False) or 0
-    except (typer.Abort, KeyboardInterrupt): return 130
+    except (typer.Abort, KeyboardInterrupt):
+        print('radinet: stopped; what was finished stays', file=sys.stderr)
+        return 130
     except Exception as error:
         if debug: raise
         usage = isinstance(error, InputError) or type(error).__module__.startswith(('click', 'typer'))
@@ -103,6 +106,7 @@ def reproduce_command(
     settings:_Parameters=[], # noqa: B006
     jobs:Annotated[int, typer.Option(help='notebooks side by side; 0: one a core')]=0, # processes
     dry_run:Annotated[bool, typer.Option('--dry-run', '--why', help='say what would run, and stop')]=False, # only say
+    content:Annotated[bool, typer.Option('--content', help='compare collections by every byte')]=False, # how
     runs:Annotated[str, typer.Option(help='folder for the runs; default: runs in the checkout')]='', # where
     papers:Annotated[str, typer.Option(help='folder with papers of your own')]='', # where else papers stand
 ):
@@ -111,7 +115,7 @@ def reproduce_command(
     from radinet_nb.workflow.profiles import load_profile
     from radinet_nb.workflow.reproduce import reproduce
     chosen = load_profile(profile, pairs(data, '--data'), general, pairs(settings, '--set', as_yaml=True))
-    for folder in reproduce(chosen, only, runs, jobs, dry_run, line_printer()):
+    for folder in reproduce(chosen, only, runs, jobs, dry_run, content, line_printer()):
         page = folder/'page.html'
         if page.exists(): print(f'page: {page}')
 

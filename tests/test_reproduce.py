@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from radinet_nb.cli import main
 from radinet_nb.data.runs import load_run, read_json
 from radinet_nb.results.exhibits import missing_words
 from radinet_nb.workflow.papers import load_paper
@@ -104,16 +105,46 @@ def test_a_second_call_does_nothing_and_says_so(runs):
     assert time.time() - started < 60 # 15 s on a quiet machine
 
 
-def test_after_a_touch_only_what_depends_on_it_would_run(runs):
+def test_after_an_edit_only_what_depends_on_it_would_run(runs):
+    "Also where the edited notebook has an older time, as rsync and tar give it; a touched one is the same notebook"
     path = ROOT/'nbs'/'papers'/'karam2021'/'performance.ipynb'
-    before = path.stat()
+    before, times = path.read_bytes(), path.stat()
     try:
         path.touch()
+        touched = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent, '--why')
+        cell = b'{"cell_type": "raw", "id": "0", "metadata": {}, "source": []}'
+        path.write_bytes(before.replace(b'"cells": [', b'"cells": [' + cell + b',', 1))
+        os.utime(path, (0, 0))
+        edited = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent, '--why')
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert 'nothing to do' in touched.stdout
+    lines = [o.strip() for o in edited.stdout.splitlines() if o.startswith('  ')]
+    assert lines == ['karam2021/performance/main: its notebook changed',
+                     'karam2021/page/main: waits for karam2021/performance/main']
+
+
+@pytest.mark.parametrize('name, damage', [('record.json', b''), ('fig10.csv', b'model\n'), ('made_from.json', b'{')])
+def test_a_damaged_run_is_made_again(runs, name, damage):
+    "An emptied record, a cut table, a torn file; as it was, it is up to date again"
+    path = runs/'karam2021'/'performance'/'main'/name
+    before = path.read_bytes()
+    try:
+        path.write_bytes(damage)
         res = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent, '--why')
-    finally: os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    finally: path.write_bytes(before)
     lines = [o.strip() for o in res.stdout.splitlines() if o.startswith('  ')]
-    assert [o.split(':')[0] for o in lines] == ['karam2021/performance/main', 'karam2021/page/main']
-    assert 'changed since notebook karam2021/performance' in lines[0]
+    assert [o.split(':')[0] for o in lines] == ['karam2021/performance/main', 'karam2021/page/main'], res.stderr
+    assert name in lines[0] or 'does not say what it was made from' in lines[0]
+
+
+def test_a_new_parameter_is_noticed_without_the_memory_of_snakemake(runs):
+    (runs/'.snakemake').rename(runs/'.elsewhere')
+    try: res = radinet('reproduce', '--profile', 'smoke', '--runs', runs.parent, '--why', '--set',
+                       'karam2021.correlation.pairings=3')
+    finally: (runs/'.elsewhere').rename(runs/'.snakemake')
+    assert 'karam2021/correlation/main: parameter changed: pairings' in res.stdout, res.stdout
 
 
 def test_a_changed_figure_makes_no_training_stale(runs):
@@ -147,6 +178,14 @@ def test_the_same_seed_gives_the_same_numbers(runs, tmp_path):
     (['--set', 'karam2021.wrist.epoch=3'], 'did you mean epochs?'),
     (['--set', 'karam2021.wrist.epochs=three'], 'is not of type int'),
     (['--set', 'wrist.epochs=3'], 'PAPER.SECTION.PARAMETER'),
+    (['--set', 'karam2021.wrist.epochs=-1'], '-1 is not at least 0'),
+    (['--set', 'karam2021.wrist.lr=.nan'], 'nan is not finite'),
+    (['--set', 'karam2021.target_parts={"x$(touch y)": {}}'], 'is no name'),
+    (['--set', 'karam2021.target_parts={../../x: {}}'], 'is no name'),
+    (['--set', 'karam2021.staged={Nobody: {}}'], 'no model is called'),
+    (['--set', 'seeds=[]'], 'no list of different whole numbers'),
+    (['--set', 'seeds=[0, 0]'], 'no list of different whole numbers'),
+    (['--set', 'data=5'], 'is not of type dict'),
     (['--profile', 'nowhere.yaml'], 'no such file'),
     (['--papers', '/nowhere'], 'no such folder'),
     (['--profile', 'dmeo'], 'did you mean demo?'),
@@ -157,7 +196,9 @@ def test_the_same_seed_gives_the_same_numbers(runs, tmp_path):
     (['--general', 'resnet.pth'], 'neither imagenet, nor fractal, nor a file'),
     (['--jobs', 'many'], 'jobs'),
 ])
-def test_wrong_use_is_one_line_and_exit_2(args, message, tmp_path):
-    res = radinet('reproduce', '--runs', tmp_path/'runs', *args)
-    assert res.returncode == 2 and message in res.stderr and len(res.stderr.strip().splitlines()) == 1, res.stderr
+def test_wrong_use_is_one_line_and_exit_2(args, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('RADINET_PAPERS', '') # what --papers sets ends with the test
+    code = main(['reproduce', '--runs', str(tmp_path/'runs'), *args])
+    said = capsys.readouterr().err
+    assert code == 2 and message in said and len(said.strip().splitlines()) == 1, said
     assert not (tmp_path/'runs').exists()

@@ -14,6 +14,7 @@ from ..data.notebooks import checkout, run_papermill
 from ..data.runs import cpu_seconds, read_json, sync_folder, write_json, write_text
 from ..errors import InputError
 from .graph import Node
+from .made_from import keep_made_from, made_from
 
 # %% ../../nbs/workflow/execute.ipynb #c2060677
 def clear_work(
@@ -65,16 +66,19 @@ def run_notebook(
 # %% ../../nbs/workflow/execute.ipynb #56c7390e
 def _set_aside(final, runs):
     "Move a stale run to `.superseded`, under its id and the time"
-    name = f'{final.relative_to(runs)}.{time.strftime("%Y%m%d-%H%M%S")}'
-    (runs/'.superseded'/name).parent.mkdir(parents=True, exist_ok=True)
-    final.rename(runs/'.superseded'/name)
+    to = runs/'.superseded'/f'{final.relative_to(runs)}.{time.strftime("%Y%m%d-%H%M%S")}'
+    while to.exists(): to = to.with_name(f'{to.name}-again')
+    to.parent.mkdir(parents=True, exist_ok=True)
+    final.rename(to)
 
 # %% ../../nbs/workflow/execute.ipynb #058e6aaa
 def execute(
     node:Node, # what to run
     runs:Path, # folder of this profile's runs
+    made:dict|None=None, # as `made_from` gave it when this was planned; None: as it is now
 )->Path: # the finished run
     "Run one notebook and move its run into place, with the executed notebook in it; a page is rendered"
+    made = made_from(node) if made is None else made
     final, work = runs/node.id, runs/'.work'/node.id.replace('/', '.')
     clear_work(work)
     work.mkdir(parents=True, exist_ok=True)
@@ -83,6 +87,7 @@ def execute(
     if node.page:
         from radinet_nb.results.page import print_page, render_page
         print_page(render_page(work/'run'/'notebook.ipynb', work/'run'/'page.html'))
+    keep_made_from(work/'run', node, made, runs)
     sync_folder(work/'run')
     if final.exists(): _set_aside(final, runs)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +124,7 @@ def execute_planned(
     runs, began = plan_file.parent, time.time()
     planned = read_json(plan_file)['nodes'][id]
     node = Node(id, *(planned[name] for name in ('notebook', 'params', 'parents', 'page')))
-    try: execute(node, runs)
+    try: execute(node, runs, planned['made_from'])
     except (InputError, RuntimeError, OSError) as error:
         failed = dict(node=id, error=str(error), input=isinstance(error, InputError))
         write_json(runs/'.failed'/f'{id.replace("/", ".")}.json', failed)

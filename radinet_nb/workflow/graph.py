@@ -78,6 +78,20 @@ def option(self:Graph,
                          mend=f'for instance {default!r}')
     return value
 
+# %% ../../nbs/workflow/graph.ipynb #6ade2001
+@patch
+def sections(self:Graph,
+    name:str, # of the paper's part of the profile
+)->dict[str,dict]: # name to parameters
+    "A setting that holds a section for each of several names; a name or section that is none is an `InputError`"
+    res = {}
+    for key, section in self.option(name, {}).items():
+        where = f'{self.paper.id}.{name}'
+        if section is not None and not isinstance(section, dict):
+            raise InputError(f'{section!r} is no section', where=f'{where}.{key}', mend='write for instance {}')
+        res[check_name(key, where)] = section or {}
+    return res
+
 # %% ../../nbs/workflow/graph.ipynb #86e10b0f
 def _add(g, node)->str:
     "Put a node into the graph; two different nodes under one id are an `InputError`"

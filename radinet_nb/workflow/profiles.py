@@ -74,7 +74,7 @@ def apply_data(
     if strange:
         raise InputError(f'profile {profile["name"]} does not use a collection {strange[0]!r}', where='--data',
                          mend=f'it uses {used}')
-    folders = profile['data'] | {key: str(Path(folder).resolve()) for key, folder in data.items()}
+    folders = profile['data'] | data
     missing = [key for key, folder in folders.items() if folder is None]
     if missing:
         raise InputError(f'profile {profile["name"]} needs {" and ".join(missing)}', where='--data',
@@ -83,7 +83,8 @@ def apply_data(
         if folder != 'synthetic' and not Path(str(folder)).is_dir():
             raise InputError('no such folder', where=f'--data {key}={folder}',
                              mend='name the folder that the collection was unpacked to')
-    return profile | {'data': folders}
+    return profile | {'data': {key: folder if folder == 'synthetic' else str(Path(folder).resolve())
+                               for key, folder in folders.items()}}
 
 # %% ../../nbs/workflow/profiles.ipynb #eb942a8a
 def apply_general(
@@ -143,7 +144,7 @@ def load_profile(
     "Read a profile and lay the command line's choices over it; whatever does not fit is an `InputError`"
     profile = read_profile(name)
     check_profile(profile)
-    profile = apply_data(apply_settings(profile, settings or {}), data or {})
-    if general: profile = apply_general(profile, general)
+    profile = apply_settings(profile, settings or {})
     check_profile(profile)
-    return profile
+    profile = apply_data(profile, data or {})
+    return apply_general(profile, general) if general else profile

@@ -43,11 +43,14 @@ def preload(
         except Exception: pass # noqa: S110 - the run that imports it says what is wrong
 
 # %% ../../nbs/workflow/warm.ipynb #d1e20df2
-def die_with_parent():
+def die_with_parent(
+    parent:int=0, # number of the process that must be its parent still; 0: whichever it is
+):
     "Let Linux end this process as soon as its parent has gone; elsewhere nothing"
     if sys.platform != 'linux': return
     import ctypes
     ctypes.CDLL(None).prctl(1, signal.SIGKILL) # PR_SET_PDEATHSIG
+    if parent and os.getppid() != parent: os._exit(1) # it had gone before
 
 # %% ../../nbs/workflow/warm.ipynb #10e16bc3
 def serve_forks(

@@ -72,10 +72,10 @@ def train_targets(
     wrist:list, # ids of the models of the wrist
 )->list[str]: # ids of the runs of all targets
     "Tables 4 and 5: four beginnings on every target; the wrist's models stand for themselves unless trained anew"
-    parts, section = g.option('target_parts', {}), g.section('target')
+    parts, section = g.sections('target_parts'), g.section('target')
     runs = [] if 'wrist' in parts else list(wrist)
     for part, scale in parts.items():
-        runs += train_last(g, made, target_chains(part), reads, **section | {'parts': [part]} | (scale or {}))
+        runs += train_last(g, made, target_chains(part), reads, **section | {'parts': [part]} | scale)
     return runs
 
 # %% ../../../nbs/papers/karam2021/graph.ipynb #61bafb9f
@@ -109,9 +109,10 @@ def graph(
     models = [made[name, seed] for seed in g.seeds for name in MODELS]
     minimal = [o for name in g.option('minimal', []) for o in train_variant(g, made, name, 'minimal',
                                                                             dict(ingested=data))]
-    staged = [o for name, scale in g.option('staged', {}).items()
-              for o in [*(made[name, s] for s in g.seeds), *train_variant(g, made, name, 'staged', reads,
-                                                                          schedule='staged', **scale or {})]]
+    staged = []
+    for name, scale in g.sections('staged').items():
+        variants = train_variant(g, made, name, 'staged', reads, schedule='staged', **scale)
+        staged += [*(made[name, seed] for seed in g.seeds), *variants]
     results = add_comparisons(g, made, reads, models, minimal, staged)
     g.page([data, annotation, audit, *results])
 
