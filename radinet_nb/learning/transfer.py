@@ -27,6 +27,7 @@ from .devices import best_device, set_seed
 from .learners import StageLearner, make_learner, resolved_precision
 from .memory import check_batch, explain_out_of_memory
 from .networks import Network, NetworkSpec
+from .outcome import training_outcome
 from .prediction import predict
 from .processes import barrier, init_process, launch, rank_and_world, sync_batch_norm
 from .rates import rates_table
@@ -124,7 +125,9 @@ def write_run(
     history.assign(run=stage.name).to_csv(run.folder/'history.csv', index=False)
     rates_table(history).to_csv(run.folder/'rates.csv', index=False)
     carry_table(trained.network, carried).to_csv(run.folder/'carried.csv', index=False)
-    stage_predictions(trained).to_parquet(run.folder/'predictions.parquet')
+    found, weights = stage_predictions(trained), stage.task.class_weights(rows)
+    found.to_parquet(run.folder/'predictions.parquet')
+    run.note(training=training_outcome(found, history, stage.schedule, classes, weights))
     save_weights(trained.network, run.folder/'weights.safetensors', task=asdict(stage.task), classes=classes)
     where = str(Path(trained.cache.folder).absolute())
     now = rows[rows.split.isin(['train', 'valid'])].assign(cache=where)[SEEN_COLUMNS]
