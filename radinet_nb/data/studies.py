@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['validate', 'absolute_paths', 'study_table', 'strata', 'assign_patients', 'split_units', 'split_studies',
-           'write_studies', 'read_studies', 'fingerprint']
+           'split_collections', 'write_studies', 'read_studies', 'fingerprint']
 
 # %% ../../nbs/data/studies.ipynb #6293d480
 import os
@@ -171,6 +171,25 @@ def split_studies(
     side = np.empty(len(patients), dtype=int)
     side[order] = assign_patients(counts[order], shares, placed)
     return validate(studies.assign(split=np.array(splits)[side[codes]]))
+
+# %% ../../nbs/data/studies.ipynb #7d20c3a6
+def split_collections(
+    tables:list, # study tables; one that has a split was published with it
+    shares=(0.8, 0.1, 0.1), # of train, valid and test; of a published split the first two hold for its training rows
+    seed:int=0, # of every draw
+)->pd.DataFrame: # all rows with `split` filled
+    "Split what has no split, and draw the validation of what has one from its training rows"
+    new = [t for t in tables if t['split'].isna().all()]
+    parts = [split_studies(pd.concat(new, ignore_index=True), shares, seed)] if new else []
+    share = shares[1]/max(shares[0]+shares[1], 1e-9)
+    for t in tables:
+        if t['split'].isna().all(): continue
+        inside = t['split'] == 'train'
+        if share and inside.any() and not (t['split'] == 'valid').any():
+            drawn = split_studies(t[inside], (1-share, share, 0), seed)['split']
+            t = t.assign(split=t['split'].mask(inside, pd.Series(drawn.to_numpy(), index=t.index[inside])))
+        parts.append(t)
+    return validate(pd.concat(parts, ignore_index=True))
 
 # %% ../../nbs/data/studies.ipynb #3af6b3a3
 def write_studies(
