@@ -15,7 +15,7 @@ from radinet_nb.annotation.annotate import annotate_reports, gather, handed_on, 
 from radinet_nb.annotation.annotator import fit_annotator, label_reports, load_annotator, save_annotator
 from radinet_nb.annotation.classifier import ReportClassifier
 from radinet_nb.annotation.comparison import accuracy_table, compare_models, report_models
-from radinet_nb.annotation.groups import near_duplicates, split_by_group, tie_groups
+from radinet_nb.annotation.groups import near_duplicates, split_by_group
 from radinet_nb.annotation.label_audit import apparent_error, audit_estimate, audit_sample, rate_interval
 from radinet_nb.annotation.negation import read_negation
 from radinet_nb.annotation.ngrams import FixedCounter, ngram_counter

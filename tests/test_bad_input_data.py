@@ -135,7 +135,9 @@ def test_collections_that_are_not_there(tmp_path):
             read_collection(name, tmp_path/'none', **options)
         with pytest.raises(InputError, match='the folder is empty'): read_collection(name, tmp_path/'empty', **options)
     with pytest.raises(InputError, match='did you mean fracatlas'): read_collection('fracatlass', tmp_path)
-    with pytest.raises(InputError, match='no patient ids'): read_collection('fracatlas', tmp_path)
+    with pytest.raises(InputError, match='no patient ids'): read_collection('mednist', tmp_path)
+    with pytest.raises(InputError, match='no grouping called patient'):
+        read_collection('fracatlas', tmp_path, grouping='patient')
 
 
 def test_a_hospital_export_loses_nothing_and_names_nobody(tmp_path):

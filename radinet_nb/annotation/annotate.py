@@ -15,13 +15,14 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from .annotator import fit_annotator, label_reports, save_annotator
-from .groups import near_duplicates, split_by_group, tie_groups
+from .groups import near_duplicates, split_by_group
 from .label_audit import audit_sample
 from .label_quality import annotation_card, label_calibration, label_table
 from .ngrams import ngram_counter
 from .report_tables import read_reports
 from .reports import clean_report, plain_reports
 from .rules import keyword_labels, rule_labels
+from ..data.guard import tie_groups
 from ..data.runs import OpenRun, write_text
 from ..errors import InputError
 

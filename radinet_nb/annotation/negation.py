@@ -15,11 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.naive_bayes import MultinomialNB
 
-from .groups import near_duplicates, tie_groups
+from .groups import near_duplicates
 from .label_audit import rate_interval
 from .ngrams import ngram_counter
 from .reports import clean_report
 from .rules import mention_status, negation_before
+from ..data.guard import tie_groups
 from ..errors import InputError
 
 # %% ../../nbs/annotation/negation.ipynb #0ea9a067

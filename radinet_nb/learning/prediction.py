@@ -16,6 +16,7 @@ from ..data.cache import ImageCache
 from ..data.loaders import eval_loader
 from ..data.runs import Run
 from ..data.guard import check_disjoint
+from ..data.schema import image_flags
 from ..errors import InputError
 from .devices import best_device
 from .networks import Network
@@ -38,7 +39,8 @@ def predict(
         parts.append(network(x).float().softmax(1).cpu())
         targets.append(y.cpu())
     p = torch.cat(parts).numpy().astype('float64')
-    keep = rows[['collection', 'patient', 'study', 'view', 'body_part', 'split']].reset_index(drop=True)
+    flags = [o for o in image_flags if o in rows]
+    keep = rows[['collection', 'patient', 'study', 'view', 'body_part', 'split', *flags]].reset_index(drop=True)
     res = keep.assign(run=run, target=torch.cat(targets).numpy(), probability=p[:, 1])
     return res if len(classes) == 2 else res.assign(**{f'p_{c}': p[:, i] for i, c in enumerate(classes)})
 
