@@ -15,8 +15,8 @@ from .roc import rank_metrics
 
 # %% ../../nbs/analysis/binary.ipynb #31bec2d9
 #: what `evaluate` computes, in the order of its table
-METRICS = ('accuracy', 'balanced_accuracy', 'precision', 'recall', 'specificity', 'npv', 'f1', 'kappa', 'auc', 'average_precision',
-           'brier', 'calibration_error')
+METRICS = ('accuracy', 'balanced_accuracy', 'precision', 'recall', 'specificity', 'npv', 'f1', 'kappa', 'auc',
+           'average_precision', 'brier', 'calibration_error')
 
 # %% ../../nbs/analysis/binary.ipynb #45e5eb03
 def cluster_sums(
