@@ -98,7 +98,9 @@ def sklearn_value(metric, y, p, called):
     if len(y) == 0: return np.nan
     both = lambda o: len(set(o)) == 2
     return dict(
-        accuracy=lambda: sk.accuracy_score(y, called), brier=lambda: np.mean((p-y)**2),
+        accuracy=lambda: sk.accuracy_score(y, called),
+        balanced_accuracy=lambda: sk.balanced_accuracy_score(y, called) if both(y) else np.nan,
+        brier=lambda: np.mean((p-y)**2),
         precision=lambda: sk.precision_score(y, called) if called.any() else np.nan,
         recall=lambda: sk.recall_score(y, called) if y.any() else np.nan,
         specificity=lambda: sk.recall_score(1-y, 1-called) if (y == 0).any() else np.nan,

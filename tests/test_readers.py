@@ -167,3 +167,25 @@ def test_printed_difference_of_viper():
     weighted = (values*pairs).sum(axis=1)/pairs.sum(axis=1)
     assert round(weighted['SFM']-weighted['FFDM'], 3) == .047
     assert obuchowski_rockette(values, cov)['differences'].se[0] == pytest.approx(.023, abs=.0015)
+
+
+def test_perfect_agreement_has_an_interval_that_is_no_point():
+    truth = np.arange(40) % 2
+    rows = pd.concat([pd.DataFrame(dict(reader=o, case=np.arange(40), truth=truth, rating=truth)) for o in 'AB'])
+    pairs = agreement(rows, 100)[:-1]
+    assert (pairs.value == 1).all() and (pairs.low < 1).all() and (pairs.high == 1).all()
+    silent = agreement(rows.assign(rating=0), 100)[:-1].set_index('measure')
+    assert silent.low['agreement'] < 1 and np.isnan(silent.value['positive']) and silent.note['positive']
+
+
+@pytest.mark.parametrize('merit', ['accuracy', 'sensitivity'])
+def test_jackknife_leaves_out_patients_with_all_their_cases(merit):
+    rng = np.random.default_rng(4)
+    who, truth = np.sort(rng.integers(0, 25, 90)), rng.integers(0, 2, 90)
+    call = np.where(rng.random(90) < .8, truth, 1-truth).astype(float)
+    own = who[truth == 1] if merit == 'sensitivity' else who
+    def value(kept): return (call == truth)[kept & ((truth == 1) | (merit == 'accuracy'))].mean()
+    left = np.array([value(who != o) for o in np.unique(own)])
+    g, full = len(left), value(who >= 0)
+    _, d = influence(truth, call, merit, 'jackknife', who)
+    assert (np.bincount(who, d)**2).sum() == pytest.approx((g-1)/g*((left-full)**2).sum())

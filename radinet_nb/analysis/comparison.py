@@ -9,7 +9,7 @@ __all__ = ['COMPARED', 'matched', 'difference_interval', 'compare']
 import numpy as np
 import pandas as pd
 
-from .binary import measure
+from .binary import few_cases, measure
 from .decisions import arrays
 from .resampling import Resampling, bootstrap, percentile_interval
 from ..errors import InputError
@@ -40,12 +40,13 @@ def difference_interval(
     draws, # difference on each resample, NaN where undefined
     confidence:float=0.95, # two-sided
 )->dict: # low, high, p, note
-    "Percentile interval of a difference, and the smallest level at which such an interval excludes 0"
+    "Percentile interval of a difference, and the smallest level at which it excludes 0; none where no draw differs"
     low, high, note = percentile_interval(draws, confidence)
     d = draws[~np.isnan(draws)]
     # p is never below what so many draws can show
     p = min(1., 2*(1+min((d<=0).sum(), (d>=0).sum()))/(len(d)+1)) if len(d) else np.nan
-    return dict(low=low, high=high, p=p, note=note)
+    if low==high: low, high, note = np.nan, np.nan, 'no resample differs: no interval'
+    return dict(low=low, high=high, p=p if d.any() or not len(d) else 1., note=note)
 
 # %% ../../nbs/analysis/comparison.ipynb #3b215996
 #: what `compare` compares unless asked otherwise
@@ -77,5 +78,7 @@ def compare(
         elif draws is None: found['note'] = f'one {unit}: no interval'
         else: found |= dict(**difference_interval(draws['a', o]-draws['b', o], sampling.confidence),
                             method=f'paired bootstrap by {unit}')
+        if found['method']!='none':
+            found['note'] = '; '.join(filter(None, (found['note'], few_cases(o, y, codes, unit))))
         res.append(dict(metric=o, a=va, b=vb, difference=va-vb, **found))
     return pd.DataFrame(res)

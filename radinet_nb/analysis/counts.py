@@ -25,13 +25,14 @@ def count_metrics(
     fn, # false negatives
     tn, # true negatives
 )->dict: # metric -> array of the same shape
-    "Accuracy, precision, recall, specificity, npv, F1 and Cohen's kappa from the four counts"
+    "Accuracy, balanced accuracy, precision, recall, specificity, npv, F1 and Cohen's kappa from the four counts"
     tp, fp, fn, tn = (np.asarray(o, float) for o in (tp, fp, fn, tn))
     n = tp+fp+fn+tn
     # kappa = (po-pe)/(1-pe), multiplied out so that only whole numbers meet before the division
     chance = (tp+fp)*(tp+fn) + (fn+tn)*(fp+tn)
-    return dict(accuracy=ratio(tp+tn, n), precision=ratio(tp, tp+fp), recall=ratio(tp, tp+fn),
-                specificity=ratio(tn, tn+fp), npv=ratio(tn, tn+fn), f1=ratio(2*tp, 2*tp+fp+fn),
+    recall, specificity = ratio(tp, tp+fn), ratio(tn, tn+fp)
+    return dict(accuracy=ratio(tp+tn, n), balanced_accuracy=(recall+specificity)/2, precision=ratio(tp, tp+fp),
+                recall=recall, specificity=specificity, npv=ratio(tn, tn+fn), f1=ratio(2*tp, 2*tp+fp+fn),
                 kappa=ratio(n*(tp+tn)-chance, n*n-chance))
 
 # %% ../../nbs/analysis/counts.ipynb #adf2695d

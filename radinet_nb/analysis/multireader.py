@@ -54,19 +54,22 @@ def influence(
     rating, # one reader's, NaN where not read
     merit:str='auc', # one of MERITS; calls of 0 and 1 for all but the AUC
     covariance:str='delong', # 'delong' or 'jackknife' (which differ by a factor near 1)
+    codes=None, # patient of each case; None: each case is a patient
 )->tuple: # figure of merit, influence of each case (scaled: covariance is a plain sum of products)
-    "A figure of merit and how much each case changes it; raises `InputError` for rates of ratings other than 0 and 1"
+    "A figure of merit and how much each case changes it (Obuchowski 1997 for patients of several cases)"
     read, d = np.flatnonzero(~np.isnan(rating)), np.zeros(len(truth))
     y, x = truth[read], rating[read]
     if merit!='auc' and not np.isin(x, (0, 1)).all():
         raise InputError(f'{merit} of ratings other than 0 and 1', where='readers', mend='apply a threshold first')
     value, parts = auc_parts(y, x) if merit=='auc' else rate_parts(y, x, merit)
-    total = sum(int(o.sum()) for o, _ in parts)
+    who = read if codes is None else np.asarray(codes)[read]
+    total = len(np.unique(who[np.any([o for o, _ in parts], axis=0)]))
     for rows, deviation in parts:
-        k = int(rows.sum())
-        if k<2: return value, np.full(len(truth), np.nan)
-        d[read[rows]] += (deviation/np.sqrt(k*(k-1)) if covariance=='delong' else
-                          deviation/(k-1)*np.sqrt((total-1)/total))
+        k, own, size = int(rows.sum()), *np.unique(who[rows], return_inverse=True, return_counts=True)[1:]
+        g = len(size) # patients of this part
+        if g<2: return value, np.full(len(truth), np.nan)
+        d[read[rows]] += (deviation/k*np.sqrt(g/(g-1)) if covariance=='delong' else
+                          deviation/(k-size[own])*np.sqrt((total-1)/total))
     return value, d
 
 # %% ../../nbs/analysis/multireader.ipynb #d7b0de49
@@ -80,7 +83,7 @@ def merits(
         raise InputError(f'no covariance {covariance}', where='merits', mend='delong or jackknife')
     if 'modality' not in readings: readings = readings.assign(modality='all')
     truth, table, codes = ratings_by_case(readings)
-    found = [influence(truth, table[o].to_numpy(), merit, covariance) for o in table]
+    found = [influence(truth, table[o].to_numpy(), merit, covariance, codes) for o in table]
     values = pd.Series([v for v, _ in found], index=table.columns).unstack('reader')
     if values.isna().any(axis=None) and table.shape[1]!=values.size:
         raise InputError('a reader did not read under every modality', where='merits', mend='keep the readers who did')
@@ -115,7 +118,8 @@ def t_interval(
     df:float, # degrees of freedom, inf for normal
     confidence:float=0.95, # two-sided
 )->dict: # estimate, se, df, low, high, t, p (against 0)
-    "Interval and two-sided test of an estimate by Student's t"
+    "Interval and two-sided test of an estimate by Student's t; neither where nothing varies"
+    if not se>0: return dict(estimate=estimate, se=se, df=df) | dict.fromkeys(('low', 'high', 't', 'p'), np.nan)
     half, t = stats.t.ppf((1+confidence)/2, df)*se, float(ratio(estimate, se))
     p = float(2*stats.t.sf(abs(t), df))
     return dict(estimate=estimate, se=se, df=df, low=estimate-half, high=estimate+half, t=t, p=p)
@@ -143,7 +147,7 @@ def equality_test(
     "Test of equal modalities (Obuchowski and Rockette 1995; Hillis 2007 for the degrees of freedom)"
     t, r = o['t'], o['r']
     if readers=='fixed':
-        variance = o['error']-o['cov1']+(r-1)*(o['cov2']-o['cov3'])
+        variance = o['error']-o['cov1']+(r-1)*max(o['cov2']-o['cov3'], 0)
         x2 = float(ratio((t-1)*o['ms_t'], variance))
         return dict(X2=x2, df=t-1, p=float(stats.chi2.sf(x2, t-1))), variance, np.inf
     variance = o['ms_tr'] + max(r*(o['cov2']-o['cov3']), 0)

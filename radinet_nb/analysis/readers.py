@@ -53,6 +53,9 @@ def evaluate_readers(
         rows = frames[0].assign(reader=average, method='bootstrap by patient, these readers').set_index('metric')
         for m in metrics:
             found = [float(value[m][0]), *percentile_interval(draws[m], confidence)]
+            # all readers are then perfect, and the interval stays that of one of them
+            if found[1]==found[2] and found[0] in (0, 1): continue
+            if found[1]==found[2]: found[1:] = np.nan, np.nan, 'no resample differs: no interval'
             rows.loc[m, ['value', 'low', 'high', 'note']] = found
         frames.append(rows.reset_index())
     res = pd.concat(frames, ignore_index=True)
@@ -67,8 +70,8 @@ def differences_from(
     merit:str='auc', # one of MERITS
 )->tuple: # merit of the model; model less each reader (readers,); covariance of the errors (readers, readers)
     "How far the model lies above each reader, with the covariance over patients"
-    value, moved = influence(truth, model, merit)
-    found = [influence(truth, table[o].to_numpy(), merit) for o in table]
+    value, moved = influence(truth, model, merit, codes=codes)
+    found = [influence(truth, table[o].to_numpy(), merit, codes=codes) for o in table]
     d = np.stack([np.bincount(codes, moved-o, codes.max()+1) for _, o in found])
     return value, value-np.array([o for o, _ in found]), d@d.T
 
