@@ -1,4 +1,4 @@
-"""From stored values to gray: windows, tables, padding and bits as writers get them wrong, against values worked out here
+"""From stored values to gray: windows, tables, padding and bits that are written wrong, against values worked out here
 
 The references are written out value by value, or are pydicom's where pydicom is right."""
 import os

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['is_dicom', 'safe_pydicom', 'inflate', 'read_dataset', 'claimed_size', 'photometric', 'check_image', 'names_in',
-           'is_synthetic']
+           'says_synthetic', 'is_synthetic']
 
 # %% ../../nbs/data/dicom.ipynb #3e878737
 import logging
@@ -180,8 +180,15 @@ def names_in(
     return {str(o) for v in found if v for o in (v if isinstance(v, list | tuple | MultiValue) else [v])}
 
 # %% ../../nbs/data/dicom.ipynb #a4b09cbc
+def says_synthetic(
+    ds, # a pydicom data set
+)->bool:
+    "Whether the header states that no patient was imaged (Synthetic Data, 0008,001C)"
+    return str(ds.get('SyntheticData') or '').strip().upper() == 'YES'
+
+# %% ../../nbs/data/dicom.ipynb #1f0a7c03
 def is_synthetic(
     path, # a DICOM file
 )->bool:
-    "Whether the file states that no patient was imaged (Synthetic Data, 0008,001C)"
-    return str(read_dataset(path, pixels=False).get('SyntheticData') or '').upper() == 'YES'
+    "Whether a file states that no patient was imaged; `InputError` where its header cannot be read"
+    return says_synthetic(read_dataset(path, pixels=False))
