@@ -14,7 +14,8 @@ from PIL import Image
 
 from .dicom import is_dicom
 from .headers import match_word, view_words
-from .hospital import header_row, hospital_table
+from .disk import is_hidden
+from .hospital import drop_twins, header_row, hospital_table
 from .identity import keyed_hash
 from .journal import file_code
 from .studies import study_table
@@ -80,16 +81,18 @@ def sort_files(
     "What each file is, by its content or its suffix"
     Image.init()
     known = {k for k,v in Image.registered_extensions().items() if v in Image.OPEN}
-    pictures, facts, lost, seen, codes = [], [], [], set(), {}
+    pictures, facts, lost, codes = [], [], [], {}
     for folder,f in files:
         code = codes[str(f)] = str(f.relative_to(folder)) if public else file_code(folder, f, key)
         try:
             if f.is_symlink(): raise InputError('is a link')
-            if is_dicom(f): facts.append(header_row(f, key, seen, file_code(folder, f, key)))
+            if is_hidden(f, folder): raise InputError('is a hidden file')
+            if is_dicom(f): facts.append(header_row(f, key, file_code(folder, f, key)))
             elif f.suffix.lower() in known: pictures.append((folder, f))
             else: lost.append((code, 'is neither DICOM nor an image file'))
         except InputError as e: lost.append((code, e.what))
-    return pictures, facts, lost, codes
+    facts, twins = drop_twins(facts)
+    return pictures, facts, lost + [(codes[o['path']], what) for o,what in twins], codes
 
 # %% ../../nbs/data/files.ipynb #5ff23516
 def file_table(

@@ -40,7 +40,7 @@ def keyed_hash(
     text:str, # an identifier
 )->str: # 16 hexadecimal digits
     "An identifier's pseudonym"
-    return hmac.new(key, f'{kind}\0{text.strip()}'.encode(), hashlib.sha256).hexdigest()[:16]
+    return hmac.new(key, f'{kind}\0{text.strip()}'.encode(errors='surrogatepass'), hashlib.sha256).hexdigest()[:16]
 
 # %% ../../nbs/data/identity.ipynb #0624f282
 def shift_date(

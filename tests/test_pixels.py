@@ -1,0 +1,170 @@
+"""From stored values to gray: windows, tables, padding and bits that are written wrong, against values worked out here
+
+The references are written out value by value, or are pydicom's where pydicom is right."""
+import os
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from radinet_nb.data.dicom import read_dataset
+from radinet_nb.data.gray_values import image_with_remarks, packed_bits, read_dicom, stored_pixels
+from radinet_nb.errors import InputError
+from radinet_nb.synthetic.dicom_files import write_dicom
+
+real = Path(os.environ.get('RADINET_DATA', Path(__file__).resolve().parents[2]/'shared'/'data'))/'dicom'
+ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+full = (ramp/4095*255+.5).astype(np.uint8)
+twelve = dict(BitsStored=12, HighBit=11)
+
+
+def item(count, first, bits, data, vr='US', data_vr='OW'):
+    "One look-up table, with its descriptor and its entries in the representation that is named"
+    table = Dataset()
+    table.add_new('LUTDescriptor', vr, [count, first, bits])
+    data = np.asarray(data)
+    table.add_new('LUTData', data_vr, data.astype('<u2').tobytes() if data_vr == 'OW' else data.tolist())
+    return table
+
+
+def image(folder, px=ramp, **tags):
+    "The picture of these pixels and tags, and what was left out to get it"
+    luts = {k: Sequence([tags.pop(k)]) for k in list(tags) if k.endswith('LUTSequence')}
+    ds = read_dataset(write_dicom(folder/'x', px, **tags))
+    for k,v in luts.items(): setattr(ds, k, v)
+    ds.save_as(folder/'x')
+    return image_with_remarks(read_dataset(folder/'x'))
+
+
+no_picture = dict(
+    window_of_width_one=dict(WindowCenter='0', WindowWidth='1'),
+    window_above=dict(WindowCenter='40000', WindowWidth='100'), window_below=dict(WindowCenter='-9', WindowWidth='8'),
+    exact_window_above=dict(WindowCenter='9000', WindowWidth='100', VOILUTFunction='LINEAR_EXACT'),
+    sigmoid_above=dict(WindowCenter='90000', WindowWidth='100', VOILUTFunction='SIGMOID'),
+    sigmoid_without_width=dict(WindowCenter='2048', WindowWidth='0', VOILUTFunction='SIGMOID'),
+    black_and_white=dict(WindowCenter='2048', WindowWidth='1'), no_width=dict(WindowCenter='2048', WindowWidth='0'),
+    negative_width=dict(WindowCenter='2048', WindowWidth='-4096'),
+    window_of_sixteen_bits=dict(WindowCenter='32768', WindowWidth='65536'),
+    slope_zero=dict(RescaleSlope='0', RescaleIntercept='0'),
+    slope_zero_and_window=dict(RescaleSlope='0', RescaleIntercept='9', WindowCenter='9', WindowWidth='2'),
+    flat_modality_table=dict(ModalityLUTSequence=item(4096, 0, 12, np.full(4096, 7))),
+    flat_voi_table=dict(VOILUTSequence=item(4096, 0, 12, np.full(4096, 7))),
+    padding_everything=dict(PixelPaddingValue=0, PixelPaddingRangeLimit=4095),
+    padding_nearly_everything=dict(PixelPaddingValue=0, PixelPaddingRangeLimit=4000))
+
+
+@pytest.mark.parametrize('name', no_picture)
+def test_pixels_that_vary_give_a_picture_that_varies_and_it_is_said(name, tmp_path):
+    for inverse in False, True:
+        img, remarks = image(tmp_path, **no_picture[name], PhotometricInterpretation=f'MONOCHROME{2-inverse}', **twelve)
+        assert np.abs(img.astype(int)-(255-full if inverse else full)).max() <= 1
+        assert remarks and 'left out' in remarks[0]
+
+
+def test_stray_pixels_do_not_darken_the_others(tmp_path):
+    for stray,at in (65535, 9), (0, 9), (65535, slice(0, 8)):
+        px = ramp+(50000 if stray == 0 else 0)
+        px.flat[at] = stray
+        img, remarks = image(tmp_path, px.astype(np.uint16))
+        others = np.delete(img.ravel(), np.r_[at])
+        assert np.percentile(others, 1) < 16 and np.percentile(others, 99) > 239 and 'stray' in remarks[0]
+    # a small bright object on a plain ground is no stray pixel, and a mask is no lack of contrast
+    ground = np.full((64, 64), 100, np.uint16); ground[:3, :3] = 60000
+    assert image(tmp_path, ground)[1] == [] and set(np.unique(image(tmp_path, ground)[0])) == {0, 255}
+    # a faint picture inside its window stays as the window has it
+    faint, remarks = image(tmp_path, ramp//64+400, WindowCenter='2048', WindowWidth='4096')
+    assert remarks == [] and 24 <= faint.min() <= faint.max() <= 30
+
+
+def test_a_window_narrower_than_one_counts_fractions(tmp_path):
+    img, remarks = image(tmp_path, RescaleSlope='0.0001', RescaleIntercept='0', WindowCenter='0.2048',
+                         WindowWidth='0.4095', **twelve)
+    reference = np.clip((ramp*.0001-.2048)/.4095+.5, 0, 1)*255
+    assert np.abs(img-reference).max() <= .51 and not remarks
+
+
+def looked_up(value, first, entries):
+    "One value through a table, by the standard: below the first value the first entry, beyond the table the last"
+    return entries[min(max(value-first, 0), len(entries)-1)]
+
+
+@pytest.mark.parametrize('vr', ['US', 'SS'])
+def test_the_sign_of_the_first_mapped_value_is_that_of_the_image(vr, tmp_path):
+    curve = [round((i/4095)**2*4095) for i in range(4096)]
+    for px,intercept,first in ((ramp, -1024, -1024), (ramp, 0, 0), (ramp.astype(np.int16)-2048, 0, -2048),
+                               (ramp+60000, 0, 60000), (ramp, 30000, 30000), (ramp, -4096, -4096)):
+        written = (first+32768) % 65536-32768 if vr == 'SS' else first % 65536
+        img, _ = image(tmp_path, px.astype(px.dtype if px.dtype == np.int16 else np.uint16), RescaleSlope='1',
+                       RescaleIntercept=str(intercept), VOILUTSequence=item(4096, written, 12, curve, vr))
+        values = px.astype(int)+intercept
+        reference = np.vectorize(lambda v, first=first: looked_up(v, first, curve))(values)
+        assert (img == (reference/4095*255+.5).astype(np.uint8)).all(), (vr, intercept, first)
+
+
+def test_entries_and_counts_that_were_written_with_a_sign_are_read_without(tmp_path):
+    entries = np.linspace(0, 65535, 4096).round().astype(int)
+    for tags in (dict(VOILUTSequence=item(4096, 0, 16, entries.astype(np.uint16).astype(np.int16), data_vr='SS')),
+                 dict(ModalityLUTSequence=item(4096, 0, 16, entries.astype(np.uint16).astype(np.int16), data_vr='SS'))):
+        assert np.abs(image(tmp_path, **tags, **twelve)[0].astype(int)-full).max() <= 1
+    many = item(40000-65536, 0, 16, np.linspace(0, 65535, 40000), vr='SS')
+    ds = read_dataset(write_dicom(tmp_path/'x', np.linspace(0, 39999, 4096).astype(np.uint16).reshape(64, 64)))
+    ds.VOILUTSequence = Sequence([many])
+    assert np.abs(image_with_remarks(ds)[0].astype(int)-full).max() <= 1
+
+
+def test_tables_with_other_bits_than_they_state(tmp_path):
+    for stated,top in (16, 4095), (16, 1023), (12, 4095), (8, 4095), (10, 65535), (16, 255):
+        curve = np.linspace(0, top, 4096).round().astype(int)
+        img, remarks = image(tmp_path, VOILUTSequence=item(4096, 0, stated, curve), **twelve)
+        assert np.abs(img.astype(int)-(curve/top*255+.5).astype(np.uint8).reshape(64, 64)).max() == 0
+        assert bool(remarks) == (top != 2**stated-1)
+
+
+def test_empty_and_torn_tables_leave_the_window(tmp_path):
+    empty, window = Dataset(), dict(WindowCenter='2048', WindowWidth='4096')
+    empty.add_new('LUTDescriptor', 'US', None); empty.add_new('LUTData', 'OW', None)
+    short = item(4096, 0, 16, np.arange(64)); deep = item(4096, 0, 17, np.arange(4096))
+    for table in empty, Dataset(), short, deep:
+        img, remarks = image(tmp_path, VOILUTSequence=table, **window, **twelve)
+        assert (img == full).all() and 'VOI look-up table is left out' in remarks[0]
+    for key in 'VOILUTSequence', 'ModalityLUTSequence':
+        ds = read_dataset(write_dicom(tmp_path/'x', ramp, **window, **twelve))
+        setattr(ds, key, Sequence([]))
+        img, remarks = image_with_remarks(ds)
+        assert (img == full).all() and 'look-up table is left out' in remarks[0]
+    with pytest.raises(InputError, match='64 entries and states 4096'): image(tmp_path, ModalityLUTSequence=short)
+
+
+@pytest.mark.filterwarnings('ignore:Invalid value')
+@pytest.mark.parametrize('stated', [' monochrome1', 'Monochrome1', 'MONOCHROME1 ', 'MONOCHROME 1'])
+def test_photometric_interpretation_in_other_spellings(stated, tmp_path):
+    assert (image(tmp_path, PhotometricInterpretation=stated, **twelve)[0] == 255-full).all()
+
+
+@pytest.mark.parametrize('syntax', [None, pydicom.uid.RLELossless, pydicom.uid.JPEG2000Lossless])
+def test_bits_outside_the_value_are_no_part_of_it(syntax, tmp_path):
+    rng = np.random.default_rng(0)
+    for high,signed in (11, False), (15, False), (13, False), (11, True):
+        over = rng.integers(0, 65536, ramp.shape).astype(np.uint16)
+        mask = 0x0FFF << high-11
+        px = (over & ~np.uint16(mask)) | (ramp << high-11)
+        ds = read_dataset(write_dicom(tmp_path/'x', px.astype(np.uint16), BitsStored=16, HighBit=15, compress=syntax))
+        ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 12, high, int(signed)
+        ds.save_as(tmp_path/'x')
+        values = np.where(ramp > 2047, ramp.astype(int)-4096, ramp) if signed else ramp
+        assert (stored_pixels(read_dataset(tmp_path/'x')) == values).all()
+        lowest = values.min()
+        assert (read_dicom(tmp_path/'x') == ((values-lowest)/4095*255+.5).astype(np.uint8)).all()
+
+
+def test_bits_above_the_value_in_real_jpeg_ls_and_lossless_jpeg():
+    if not real.is_dir(): pytest.skip(f'no real DICOM files at {real}: set RADINET_DATA')
+    for name in 'RG2_JLSL', 'RG2_JPLL', 'RG3_J2KR':
+        ds = read_dataset(real/f'{name}.dcm')
+        before = stored_pixels(ds, packed_bits(ds)).copy()
+        assert packed_bits(ds) >= 10 and before.max() >= 512
+        ds.BitsStored, ds.HighBit = 9, 8
+        assert (stored_pixels(ds, packed_bits(ds)) == before % 512).all()
