@@ -19,7 +19,8 @@ from .groups import near_duplicates
 from .label_audit import rate_interval
 from .ngrams import ngram_counter
 from .reports import clean_report
-from .rules import mention_status, negation_before
+from .rules import mention_status
+from .triggers import find_triggers
 from ..data.guard import tie_groups
 from ..errors import InputError
 
@@ -97,7 +98,8 @@ def _negation_predictions(table, text, groups, seed):
                'naive bayes':MultinomialNB()}
     ways = {'negation rules':[o[1] >= 0 and mention_status(*o) == 'negated' for o in spans]}
     ways |= {name:cross_validated_negation(text, truth, groups, model, seed=seed) for name,model in learned.items()}
-    ways['keyword'] = [bool(negation_before.search(o)) for o in table.sentence]
+    negates = {'negated', 'negated_both', 'negated_after', 'verb'}
+    ways['keyword'] = [not negates.isdisjoint(k for *_,k in find_triggers(o)) for o in table.sentence]
     ways['majority'] = [truth.mean() > 0.5]*len(truth)
     return {name:np.asarray(o).astype(int) for name,o in ways.items()}
 
