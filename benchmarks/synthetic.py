@@ -53,7 +53,7 @@ def paper():
 
 
 def demo():
-    return hospital(round(1200/.7), pixels=160, patients=170)
+    return hospital(round(1200/.7), pixels=96, patients=170)
 
 
 def fractals():

@@ -1,4 +1,8 @@
 "The synthetic room: physics, boxes, determinism, the paper's population, and no shortcuts"
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pydicom
@@ -179,6 +183,20 @@ def test_jobs_change_no_byte(tmp_path):
     assert set(types.index)==set(pop.index[pop.labelled&(pop.fracture==1)]) and 0<len(types)<len(pop)
     assert (types.kind==pop.kind[types.index]).all() and (types.healing==(pop.united[types.index]>0)).all()
     assert (types.displaced==types.kind.isin(['step', 'angulated', 'comminuted', 'greenstick'])).all()
+
+
+def test_another_processor_changes_no_byte(tmp_path):
+    "On a processor of 2008 numpy, the C library and BLAS take other code: exponentials, sines and products differ"
+    old = dict(NPY_DISABLE_CPU_FEATURES='X86_V3 X86_V4 AVX2 FMA3 AVX512F AVX512_SKX AVX512_ICL AVX512_SPR',
+        OPENBLAS_CORETYPE='Prescott', GLIBC_TUNABLES='glibc.cpu.hwcaps=-AVX2,-FMA,-AVX512F,-AVX2_Usable,-FMA_Usable')
+    knobs = dict(patients=9, pixels=64, seed=4, severity=1.8, healing=.5)
+    code = 'from radinet_nb.synthetic.hospital import write_hospital; ' \
+        f'write_hospital({str(tmp_path/"old")!r}, **{knobs})'
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=os.environ | old, check=True)
+    write_hospital(tmp_path/'new', **knobs)
+    files = [p for p in (tmp_path/'new').rglob('*') if p.is_file()]
+    assert sum(p.suffix=='.dcm' for p in files)>=18
+    for p in files: assert p.read_bytes()==(tmp_path/'old'/p.relative_to(tmp_path/'new')).read_bytes(), p
 
 
 def test_command_line_reaches_every_knob(tmp_path, capsys):

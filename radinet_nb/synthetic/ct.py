@@ -12,7 +12,7 @@ from scipy import ndimage
 from .anatomy import Bone, Limb
 from .camera import Camera
 from .density import density
-from .flesh_shadows import cone_interval
+from .flesh_shadows import cone_intervals
 from .fractures import broken_density
 
 # %% ../../nbs/synthetic/ct.ipynb #0bf6cb8a
@@ -34,15 +34,14 @@ def flesh_in_plane(
 )->np.ndarray: # 1/mm, of the camera's shape
     "Attenuation of soft tissue in a plane"
     u, v = np.meshgrid(*(g.astype(np.float32) for g in cam.grid()))
-    within = lambda f: (lambda ab: (ab[0]<=depth)&(depth<=ab[1]))(cone_interval(f, cam, u, v))
+    def within(flesh):
+        enter, leave = cone_intervals(flesh, cam, u, v)
+        return zip(flesh, (enter<=depth)&(depth<=leave), strict=True)
     out = np.zeros(cam.shape, np.float32)
-    for f in limb.flesh:
-        if not f.lung: out[within(f)] = f.mu
-    for f in limb.flesh:
-        if f.lung:
-            hit = within(f)
-            for b in f.bore: hit &= ~within(b)
-            out[hit&(out>0)] += f.mu
+    for f, hit in within([f for f in limb.flesh if not f.lung]): out[hit] = f.mu
+    for f, hit in within([f for f in limb.flesh if f.lung]):
+        for _, bored in within(f.bore): hit &= ~bored
+        out[hit&(out>0)] += f.mu
     return out
 
 # %% ../../nbs/synthetic/ct.ipynb #a94879a2

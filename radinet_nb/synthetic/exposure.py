@@ -31,10 +31,11 @@ def expose(
 )->np.ndarray: # photons counted, over photons in air
     "The detector's reading: Beer-Lambert, scatter, blur, quantum noise"
     ex = ex or Exposure()
-    primary = np.exp(-line)
+    primary = np.exp(-line.astype(float)) # in single precision two processors do not agree on it
     if ex.blur: primary = ndimage.gaussian_filter(primary, ex.blur)
     if ex.scatter:
-        small = np.exp(-soft[::4,::4])*(1-np.exp(-soft[::4,::4]))
+        through = np.exp(-soft[::4,::4].astype(float))
+        small = through*(1-through)
         glow = ndimage.gaussian_filter(small, 6, mode='nearest')
         glow = ndimage.zoom(glow, 4, order=1, grid_mode=True, mode='nearest')
         primary = primary + ex.scatter*glow[:line.shape[0],:line.shape[1]]

@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from ..errors import InputError
-from .anatomy import Limb
+from .anatomy import Limb, twin
 from .camera import Camera, camera_for, view_angles
 from .dicom_files import write_dicom
 from .exposure import Exposure
@@ -95,11 +95,10 @@ def study_views(
 )->tuple: # list of (view, image or camera, camera or limb), what is or was broken or None, the last limb
     "The images of one study"
     rng = np.random.default_rng([h.seed, 12, row.study])
-    ims, worn = [], foreign_object(row, h)
+    ims, worn, (patient, broken) = [], foreign_object(row, h), study_limb(row, h)
+    if worn: add_object(patient, worn, int(row.limb_seed))
     for k, view in enumerate(exams[row.exam][0]):
-        limb, broken = study_limb(row, h)
-        if worn: add_object(limb, worn, int(row.limb_seed))
-        posed(limb, view, bend=rng.normal(0,8))
+        limb = posed(twin(patient), view, bend=rng.normal(0,8))
         px = h.pixels if not row.low_resolution else max(48, h.pixels//3)
         cam = view_camera(limb, view, px, rng, k==3, row.side=='L')
         ex = view_exposure(h, px, rng)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .anatomy import Bone, Flesh, Form, cortical, size_at, tube
+from .anatomy import Bone, Flesh, Form, cortical, on_grid, size_at, tube
 
 # %% ../../nbs/synthetic/patient.ipynb #14ba70ca
 class Build:
@@ -21,10 +21,10 @@ class Build:
         rng:np.random.Generator, # individual variation
     ):
         self.age, self.sex, self.rng = age, sex, rng
-        self.size = size_at(age, sex)*rng.normal(1, .03)
+        self.size = float(on_grid(size_at(age, sex)*rng.normal(1, .03), 20))
         self.stout = float(np.clip(rng.normal(1, .05), .88, 1.14)) # width of bones
         self.fat = float(np.clip(rng.normal(1.05, .12), .8, 1.45)) # width of soft tissue
-        old = np.clip((age-50)/40, 0, 1)*(1.2 if sex=='F' else .8)
+        old = float(np.clip((age-50)/40, 0, 1))*(1.2 if sex=='F' else .8)
         self.density = float(np.clip(rng.normal(1, .06), .85, 1.15)*(1-.25*old))
         self.shut = 15. if sex=='F' else 16.5 # years at which plates close
         self.shell = 1 - .25*old
@@ -43,7 +43,7 @@ def bone_of(
     **form, # fields of `Form`, of an adult man
 )->Bone:
     "A bone, scaled to a patient"
-    young = np.interp(b.age, [0, 3, 12, 18], [1.12, 1.05, 1., 1.]) # bones of infants are stout
+    young = float(np.interp(b.age, [0, 3, 12, 18], [1.12, 1.05, 1., 1.])) # bones of infants are stout
     form = Form(**form)
     form = replace(form, shell=(form.shell[0]*b.shell, form.shell[1]*b.shell), scale=b.size*b.stout*young)
     bone = tube(name, np.array(start, float)*b.size, np.array(end, float)*b.size, knots, form, **fields or {})
@@ -71,6 +71,6 @@ def flesh_of(
     **fields, # further fields of `Flesh`
 )->Flesh:
     "A cone of soft tissue, scaled to a patient"
-    young = np.interp(b.age, [0, 2, 10, 18], [1.35, 1.15, 1., 1.])
+    young = float(np.interp(b.age, [0, 2, 10, 18], [1.35, 1.15, 1., 1.]))
     ends = (np.array(p, float)*b.size for p in (start, end))
     return Flesh(*ends, r0*b.size*b.fat*young, r1*b.size*b.fat*young, flat, **fields)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from .anatomy import Limb
-from .bone_shadows import bone_shadow, trabecular_texture
+from .bone_shadows import bone_shadow, marched, trabecular_texture
 from .camera import Camera
 from .exposure import Exposure, develop, expose, stamp
 from .flesh_shadows import flesh_shadow, object_shadow
@@ -26,11 +26,9 @@ def shadow(
     "Line integrals of attenuation through a limb"
     soft = flesh_shadow(limb.flesh, cam)
     out = soft + object_shadow(limb.extras, cam) if limb.extras else soft.copy()
-    for k, b in enumerate(limb.bones):
-        total, sp = bone_shadow(b, cam, broken)
-        out += total
-        at = np.nonzero(sp)
-        if len(at[0]): out[at] += sp[at]*trabecular_texture(b, cam, at, texture+k)
+    pixels, which, line, spongy = marched(limb.bones, cam, broken)
+    line += spongy*trabecular_texture(limb.bones, cam, pixels, which, texture)
+    out += np.bincount(pixels, line, out.size).reshape(cam.shape).astype(np.float32)
     return out, soft
 
 # %% ../../nbs/synthetic/phantom.ipynb #86a7168a
