@@ -20,8 +20,8 @@ ROUNDINGS = dict(any=(Fraction(1, 2), Fraction(1)), nearest=(Fraction(1, 2), Fra
 def _decimal(text):
     "The number and the size of its last printed digit, as fractions"
     bare = str(text).replace('−', '-').strip().removesuffix('%').strip()
-    if not re.fullmatch(r'-?(\d+\.?\d*|\.\d+)', bare):
-        raise InputError(f'{text!r} is not a decimal number', mend='write it as printed, e.g. 76.60')
+    if not re.fullmatch(r'-?([0-9]+\.?[0-9]*|\.[0-9]+)', bare) or len(bare)>24:
+        raise InputError(f'{str(text)[:24]!r} is not a decimal number', mend='write it as printed, e.g. 76.60')
     return Fraction(bare), Fraction(1, 10**len(bare.partition('.')[2]))
 
 # %% ../../nbs/evidence/printed.ipynb #5463b474

@@ -6,8 +6,9 @@
 __all__ = ['class_counts', 'TooMany', 'matrices', 'implied_values', 'contradictions', 'denominators']
 
 # %% ../../nbs/evidence/solver.ipynb #3a8a7faf
+import time
 from itertools import combinations
-from math import lcm
+from math import inf, lcm
 
 import numpy as np
 import pandas as pd
@@ -168,11 +169,13 @@ def contradictions(
     unit:str='%', # of the texts
     rounding:str='any', # see `printed_interval`
     reading:str='positive', # whose precision, recall and F1
+    until:float=inf, # processor time at which the search ends with what it has
 )->list: # of dict(kept, dropped, found); one entry with nothing dropped when all fit
     "The largest sets of columns that can be true together"
     names, res, how = list(printed), [], (positives, negatives, total, unit, rounding, reading)
     for k in range(len(names), 0, -1):
         for kept in combinations(names, k):
+            if time.process_time()>until: return res
             try: found = matrices({o:printed[o] for o in kept}, *how, most=3_000_000)
             except TooMany: continue # too few columns to enumerate: they cannot contradict anything either
             if len(found): res.append(dict(kept=list(kept), dropped=[o for o in names if o not in kept], found=found))
