@@ -1,11 +1,11 @@
 """What a split by near-duplicates adds to a score on FracAtlas, and what is left of it under stricter groups
 
-    python benchmarks/groups.py --weights WEIGHTS.pth [--data FOLDER] [--backbone mobilenet_v2] [--pixels 224]
+    python benchmarks/groups.py --weights WEIGHTS.pth [--data FOLDER] [--pixels 128] [--kept FILE]
 
 No network is trained: the features of a frozen body with ImageNet weights, and on them a logistic regression that
 learns "fractured". Each image is scored by models that have not seen its group (four folds, each seed of the folds a
-repeat), once for each grouping; the AUC is over all scored images. So every grouping is measured on the same images, and
-the differences are paired. Intervals draw what `sequence` never tears apart (its split units) and the repeats, both
+repeat), once for each grouping; the AUC is over all scored images. So every grouping is measured on the same images,
+and the differences are paired. Intervals draw what `sequence` never tears apart (its split units) and the repeats, both
 with replacement. `without_hardware` leaves the images with screws, plates or casts out of the scored ones, not out of
 training. The bars that see no bone (hardware flag, size of the image, border of the image) are scored the same way.
 
@@ -136,8 +136,28 @@ def no_bone(studies, cache):
     return shortcut_features(studies, cache, image_sizes(studies))
 
 
-def main(args):
+def kept_features(studies, args):
+    "Features of the network and of what sees no bone, read where an earlier call kept them for the same images"
+    import numpy as np
+
     from radinet_nb.data.cache import build_cache
+    asked = json.dumps([args.backbone, args.pixels, Path(args.weights).name, studies.study.tolist()])
+    if args.kept and args.kept.exists():
+        with np.load(args.kept) as kept:
+            if str(kept['asked']) == asked:
+                others = {k.removeprefix('other_'): kept[k] for k in kept.files if k.startswith('other_')}
+                return kept['features'], others, str(kept['origin'])
+    with tempfile.TemporaryDirectory() as out:
+        cache = build_cache(studies, Path(out)/'cache', args.pixels, jobs=1)
+        features, origin = frozen_features(studies, cache, args.backbone, args.weights)
+        others = no_bone(studies, cache)
+    if args.kept:
+        arrays = {f'other_{k}': v for k, v in others.items()}
+        np.savez(args.kept, asked=asked, features=features, origin=origin, **arrays)
+    return features, others, origin
+
+
+def main(args):
     from radinet_nb.data.layouts import open_data
     from radinet_nb.data.studies import fingerprint
     folder = Path(args.data) if args.data else open_data('fracatlas')
@@ -146,11 +166,8 @@ def main(args):
         return
     start, cpu = time.time(), time.process_time()
     studies, units = read_all(folder)
-    with tempfile.TemporaryDirectory() as out:
-        cache = build_cache(studies, Path(out)/'cache', args.pixels, jobs=1)
-        features, origin = frozen_features(studies, cache, args.backbone, args.weights)
-        others = no_bone(studies, cache)
-    targets = {k: measure_target(studies, features, units, others, part, args) for k, part in TARGETS.items()}
+    features, others, origin = kept_features(studies, args)
+    targets = {k: measure_target(studies, features, units, others, TARGETS[k], args) for k in args.targets}
     import numpy
     import sklearn
     import torch
@@ -173,7 +190,9 @@ if __name__ == '__main__':
     parser.add_argument('--data', default='', help='folder of FracAtlas')
     parser.add_argument('--weights', default='', help='ImageNet weights of the backbone')
     parser.add_argument('--backbone', default='mobilenet_v2')
-    parser.add_argument('--pixels', type=int, default=224)
+    parser.add_argument('--pixels', type=int, default=128)
+    parser.add_argument('--kept', type=Path, help='a file in which features are kept, to be read by the next call')
+    parser.add_argument('--targets', nargs='*', default=list(TARGETS))
     parser.add_argument('--repeats', type=int, default=5, help='seeds of the folds')
     parser.add_argument('--resamples', type=int, default=1000)
     parser.add_argument('--strength', type=float, default=.001, help='C of the logistic regression')
