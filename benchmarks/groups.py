@@ -4,14 +4,15 @@
 
 No network is trained: the features of a frozen body with ImageNet weights, and on them a logistic regression that
 learns "fractured". Each image is scored by models that have not seen its group (four folds, each seed of the folds a
-repeat), once for each grouping; the AUC is over all scored images. So every grouping is measured on the same images,
-and the differences are paired. Intervals draw what `sequence` never tears apart (its split units) and the repeats, both
-with replacement. `without_hardware` leaves the images with screws, plates or casts out of the scored ones, not out of
-training. The bars that see no bone (hardware flag, size of the image, border of the image) are scored the same way.
+repeat), once for each grouping; the AUC counts pairs of images that one model has scored, and all images are scored.
+So every grouping is measured on the same images, and the differences are paired. Intervals draw what `sequence` never
+tears apart (its split units) and the repeats, both with replacement. `without_hardware` leaves the images with screws,
+plates or casts out of the scored ones, not out of training. The bars that see no bone (hardware flag, size of the
+image, border of the image) are scored the same way, split by `sequence`.
 
-A fine-tuned network remembers its training images better than a linear model on frozen features does: take the
-drop as a lower bound for one. Results go to benchmarks/groups.json. FracAtlas is looked for in the folder that the
-environment variable RADINET_DATA names; without it, or without weights, nothing is measured and the file stays.
+A fine-tuned network may remember more of its training images than a linear model on frozen features can; that is not
+measured here. Results go to benchmarks/groups.json. FracAtlas is looked for in the folder that the environment variable
+RADINET_DATA names; without it, or without weights, nothing is measured and the file stays.
 """
 import argparse
 import hashlib
@@ -53,13 +54,29 @@ def probe(strength):
 
 
 def scored(model, features, label, units, seed):
-    "Probability of a fracture for every row, by models that have not seen its unit"
+    "Probability of a fracture for every row, by models that have not seen its unit, and which of the models it was"
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold
-    out = np.empty(len(label))
-    for train, test in StratifiedGroupKFold(4, shuffle=True, random_state=seed).split(features, label, units):
+    out, fold = np.empty(len(label)), np.empty(len(label), int)
+    splits = StratifiedGroupKFold(4, shuffle=True, random_state=seed).split(features, label, units)
+    for i, (train, test) in enumerate(splits):
         out[test] = model.fit(features[train], label[train]).predict_proba(features[test])[:, 1]
-    return out
+        fold[test] = i
+    return out, fold
+
+
+def auc_within(label, scores, fold, weights):
+    "Share of pairs in the right order among those that one model has scored, in every resample"
+    import numpy as np
+
+    from radinet_nb.analysis.roc import rank_metrics
+    right, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    for i in np.unique(fold):
+        y, w = label[fold == i], weights[:, fold == i]
+        both = w[:, y == 1].sum(1)*w[:, y == 0].sum(1)
+        right += np.nan_to_num(rank_metrics(y, scores[fold == i], w)['auc'])*both
+        pairs += both
+    return right/pairs
 
 
 class Draws:
@@ -77,12 +94,10 @@ class Draws:
     def auc(self, scores, rows):
         "Mean over repeats, and its value in every resample"
         import numpy as np
-
-        from radinet_nb.analysis.roc import rank_metrics
-        weights, y = self.weights[:, self.codes[rows]], self.label[rows]
-        every = np.stack([rank_metrics(y, p[rows], weights)['auc'] for p in scores], axis=1)
-        value = np.mean([rank_metrics(y, p[rows])['auc'][0] for p in scores])
-        return value, np.take_along_axis(every, self.repeats, axis=1).mean(1)
+        once = np.ones((1, self.weights.shape[1]))
+        weights, y = np.concatenate([once, self.weights])[:, self.codes[rows]], self.label[rows]
+        every = np.stack([auc_within(y, p[rows], fold[rows], weights) for p, fold in scores], axis=1)
+        return every[0].mean(), np.take_along_axis(every[1:], self.repeats, axis=1).mean(1)
 
 
 def row(value, drawn, digits=4):
