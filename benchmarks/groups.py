@@ -1,17 +1,18 @@
 """What a split by near-duplicates adds to a score on FracAtlas, and what is left of it under stricter groups
 
-    python benchmarks/groups.py --weights WEIGHTS.pth [--data FOLDER] [--backbone mobilenet_v2] [--pixels 224]
+    python benchmarks/groups.py --weights WEIGHTS.pth [--data FOLDER] [--pixels 128] [--kept FILE]
 
 No network is trained: the features of a frozen body with ImageNet weights, and on them a logistic regression that
 learns "fractured". Each image is scored by models that have not seen its group (four folds, each seed of the folds a
-repeat), once for each grouping; the AUC is over all scored images. So every grouping is measured on the same images, and
-the differences are paired. Intervals draw what `sequence` never tears apart (its split units) and the repeats, both
-with replacement. `without_hardware` leaves the images with screws, plates or casts out of the scored ones, not out of
-training. The bars that see no bone (hardware flag, size of the image, border of the image) are scored the same way.
+repeat), once for each grouping; the AUC counts pairs of images that one model has scored, and all images are scored.
+So every grouping is measured on the same images, and the differences are paired. Intervals draw what `sequence` never
+tears apart (its split units) and the repeats, both with replacement. `without_hardware` leaves the images with screws,
+plates or casts out of the scored ones, not out of training. The bars that see no bone (hardware flag, size of the
+image, border of the image) are scored the same way, split by `sequence`.
 
-A fine-tuned network remembers its training images better than a linear model on frozen features does: take the
-drop as a lower bound for one. Results go to benchmarks/groups.json. FracAtlas is looked for in the folder that the
-environment variable RADINET_DATA names; without it, or without weights, nothing is measured and the file stays.
+A fine-tuned network may remember more of its training images than a linear model on frozen features can; that is not
+measured here. Results go to benchmarks/groups.json. FracAtlas is looked for in the folder that the environment variable
+RADINET_DATA names; without it, or without weights, nothing is measured and the file stays.
 """
 import argparse
 import hashlib
@@ -53,13 +54,29 @@ def probe(strength):
 
 
 def scored(model, features, label, units, seed):
-    "Probability of a fracture for every row, by models that have not seen its unit"
+    "Probability of a fracture for every row, by models that have not seen its unit, and which of the models it was"
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold
-    out = np.empty(len(label))
-    for train, test in StratifiedGroupKFold(4, shuffle=True, random_state=seed).split(features, label, units):
+    out, fold = np.empty(len(label)), np.empty(len(label), int)
+    splits = StratifiedGroupKFold(4, shuffle=True, random_state=seed).split(features, label, units)
+    for i, (train, test) in enumerate(splits):
         out[test] = model.fit(features[train], label[train]).predict_proba(features[test])[:, 1]
-    return out
+        fold[test] = i
+    return out, fold
+
+
+def auc_within(label, scores, fold, weights):
+    "Share of pairs in the right order among those that one model has scored, in every resample"
+    import numpy as np
+
+    from radinet_nb.analysis.roc import rank_metrics
+    right, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    for i in np.unique(fold):
+        y, w = label[fold == i], weights[:, fold == i]
+        both = w[:, y == 1].sum(1)*w[:, y == 0].sum(1)
+        right += np.nan_to_num(rank_metrics(y, scores[fold == i], w)['auc'])*both
+        pairs += both
+    return right/pairs
 
 
 class Draws:
@@ -77,12 +94,10 @@ class Draws:
     def auc(self, scores, rows):
         "Mean over repeats, and its value in every resample"
         import numpy as np
-
-        from radinet_nb.analysis.roc import rank_metrics
-        weights, y = self.weights[:, self.codes[rows]], self.label[rows]
-        every = np.stack([rank_metrics(y, p[rows], weights)['auc'] for p in scores], axis=1)
-        value = np.mean([rank_metrics(y, p[rows])['auc'][0] for p in scores])
-        return value, np.take_along_axis(every, self.repeats, axis=1).mean(1)
+        once = np.ones((1, self.weights.shape[1]))
+        weights, y = np.concatenate([once, self.weights])[:, self.codes[rows]], self.label[rows]
+        every = np.stack([auc_within(y, p[rows], fold[rows], weights) for p, fold in scores], axis=1)
+        return every[0].mean(), np.take_along_axis(every[1:], self.repeats, axis=1).mean(1)
 
 
 def row(value, drawn, digits=4):
@@ -136,8 +151,28 @@ def no_bone(studies, cache):
     return shortcut_features(studies, cache, image_sizes(studies))
 
 
-def main(args):
+def kept_features(studies, args):
+    "Features of the network and of what sees no bone, read where an earlier call kept them for the same images"
+    import numpy as np
+
     from radinet_nb.data.cache import build_cache
+    asked = json.dumps([args.backbone, args.pixels, Path(args.weights).name, studies.study.tolist()])
+    if args.kept and args.kept.exists():
+        with np.load(args.kept) as kept:
+            if str(kept['asked']) == asked:
+                others = {k.removeprefix('other_'): kept[k] for k in kept.files if k.startswith('other_')}
+                return kept['features'], others, str(kept['origin'])
+    with tempfile.TemporaryDirectory() as out:
+        cache = build_cache(studies, Path(out)/'cache', args.pixels, jobs=1)
+        features, origin = frozen_features(studies, cache, args.backbone, args.weights)
+        others = no_bone(studies, cache)
+    if args.kept:
+        arrays = {f'other_{k}': v for k, v in others.items()}
+        np.savez(args.kept, asked=asked, features=features, origin=origin, **arrays)
+    return features, others, origin
+
+
+def main(args):
     from radinet_nb.data.layouts import open_data
     from radinet_nb.data.studies import fingerprint
     folder = Path(args.data) if args.data else open_data('fracatlas')
@@ -146,11 +181,8 @@ def main(args):
         return
     start, cpu = time.time(), time.process_time()
     studies, units = read_all(folder)
-    with tempfile.TemporaryDirectory() as out:
-        cache = build_cache(studies, Path(out)/'cache', args.pixels, jobs=1)
-        features, origin = frozen_features(studies, cache, args.backbone, args.weights)
-        others = no_bone(studies, cache)
-    targets = {k: measure_target(studies, features, units, others, part, args) for k, part in TARGETS.items()}
+    features, others, origin = kept_features(studies, args)
+    targets = {k: measure_target(studies, features, units, others, TARGETS[k], args) for k in args.targets}
     import numpy
     import sklearn
     import torch
@@ -173,7 +205,9 @@ if __name__ == '__main__':
     parser.add_argument('--data', default='', help='folder of FracAtlas')
     parser.add_argument('--weights', default='', help='ImageNet weights of the backbone')
     parser.add_argument('--backbone', default='mobilenet_v2')
-    parser.add_argument('--pixels', type=int, default=224)
+    parser.add_argument('--pixels', type=int, default=128)
+    parser.add_argument('--kept', type=Path, help='a file in which features are kept, to be read by the next call')
+    parser.add_argument('--targets', nargs='*', default=list(TARGETS))
     parser.add_argument('--repeats', type=int, default=5, help='seeds of the folds')
     parser.add_argument('--resamples', type=int, default=1000)
     parser.add_argument('--strength', type=float, default=.001, help='C of the logistic regression')

@@ -24,6 +24,7 @@ from radinet_nb.annotation.report_tables import read_reports, study_reports
 from radinet_nb.annotation.reports import clean_report, clean_reports, plain_reports, plain_text
 from radinet_nb.annotation.rules import mention_status, rule_label, rule_labels
 from radinet_nb.annotation.thresholds import choose_thresholds
+from radinet_nb.data.guard import tie_groups
 from radinet_nb.data.report_labels import with_report_labels
 from radinet_nb.errors import InputError
 from radinet_nb.synthetic.reports import write_reports

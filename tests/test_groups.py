@@ -1,4 +1,7 @@
 "What must stay on one side of a split: sequences of FracAtlas, published test parts"
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,12 +11,12 @@ from radinet_nb.data.collections import read_collection
 from radinet_nb.data.fracatlas import fracatlas_parts, fracatlas_views, read_fracatlas
 from radinet_nb.data.fracatlas_groups import fracatlas_groupings, group_images, image_numbers, torn_pairs
 from radinet_nb.data.guard import check_disjoint
-from radinet_nb.data.layouts import open_data
 from radinet_nb.data.notebooks import run_alone
 from radinet_nb.data.runs import load_run
 from radinet_nb.data.studies import read_studies, split_studies, study_table, write_studies
 from radinet_nb.errors import InputError
 
+DATA = Path(os.environ.get('RADINET_DATA') or Path(__file__).resolve().parents[2]/'shared'/'data')
 FLAGS = [*fracatlas_parts, *fracatlas_views]
 
 
@@ -33,7 +36,7 @@ def as_studies(table):
 
 @pytest.mark.parametrize('seed', range(4))
 def test_a_split_by_sequence_or_block_tears_no_neighbors_apart(seed):
-    "Whatever stands next to whatever: consecutive images of one part are on one side, and no view repeats in a sequence"
+    "Whatever stands next to whatever: images of one part in a row are on one side, no view repeats in a sequence"
     rng = np.random.default_rng(seed)
     images = list(zip(rng.integers(0, 4, 90), rng.integers(0, 3, 90), rng.random(90) < .2, strict=True))
     ids = np.cumsum([2 if gap else 1 for *_, gap in images])
@@ -61,7 +64,7 @@ def test_copies_join_sequences_and_the_order_of_the_rows_is_nothing():
 
 @pytest.mark.parametrize('grouping', fracatlas_groupings)
 def test_real_fracatlas_by_each_grouping(grouping):
-    folder = open_data('fracatlas')
+    folder = DATA/'fracatlas'
     if not folder.is_dir(): pytest.skip('FracAtlas is not here: RADINET_DATA names the folder that holds it')
     reading = read_fracatlas(folder, grouping=grouping)
     split = split_studies(reading.studies, (.6, .15, .25))
@@ -123,7 +126,7 @@ def test_the_published_test_part_of_mura_stays_the_test(tmp_path, keep):
 
 
 def test_the_record_warns_of_a_grouping_that_tears_patients(tmp_path):
-    for i in range(8): Image.new('L', (20, 20)).save((tmp_path/f'IMG{i}.jpg'))
+    for i in range(8): Image.new('L', (20, 20)).save(tmp_path/f"IMG{i}.jpg")
     for kind, ids in dict(Fractured=range(4), Non_fractured=range(4, 8)).items():
         (tmp_path/'atlas'/'images'/kind).mkdir(parents=True)
         for i in ids: (tmp_path/f'IMG{i}.jpg').rename(tmp_path/'atlas'/'images'/kind/f'IMG{i}.jpg')

@@ -92,7 +92,7 @@ def source_of_collection(
 def draws_validation(
     name:str, # of the collection
 )->bool:
-    "Whether a reader draws validation cases from a published training part: the share of patients is its option `share`"
+    "Whether a reader draws validation cases from a published training part: its option `share` says how many"
     return 'share' in inspect.signature(source_of_collection(name).read).parameters
 
 # %% ../../nbs/data/collections.ipynb #3e0fdfba

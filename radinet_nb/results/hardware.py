@@ -34,7 +34,7 @@ def beside_hardware(
     keys:tuple, # columns that name a row
     values:tuple=('value', 'low', 'high', 'n', 'positives'), # columns that stand there twice
     **options, # of `table_of`
-)->pd.DataFrame: # where hardware is known, further columns without_hardware (the first value), without_hardware_low, ...
+)->pd.DataFrame: # where hardware is known, further columns without_hardware (the first value), without_hardware_low
     "A table of results, with each value on the test images without hardware beside it"
     table = table_of(runs, **options)
     if not knows_hardware(runs) or table.empty: return table

@@ -8,6 +8,7 @@ __all__ = ['SYNTHETIC_DATA', 'banner', 'headline_sentence', 'item_map', 'items_m
 # %% ../../nbs/results/lead.ipynb #230aea3a
 import pandas as pd
 
+from ..data.notebooks import checkout
 from ..data.tables import interval_text
 from ..errors import InputError
 
@@ -58,6 +59,11 @@ def _is_there(run, key)->bool:
     return run is not None and any((run.folder/f'{key}.{end}').exists() for end in ('csv', 'png'))
 
 # %% ../../nbs/results/lead.ipynb #80e92a0e
+def _notebook_path(paper, notebook)->str:
+    "Where a notebook stands in the checkout: among the paper's own, or among the steps that any paper may run"
+    own, step = f'nbs/papers/{paper}/{notebook}.ipynb', f'nbs/steps/{notebook}.ipynb'
+    return step if (checkout()/step).is_file() and not (checkout()/own).is_file() else own
+
 def items_markdown(
     papers:list, # with id, items
 )->str: # a Markdown table
@@ -65,6 +71,6 @@ def items_markdown(
     rows = ['| paper | item | what it shows | notebook |', '| --- | --- | --- | --- |']
     for paper in papers:
         for name, item in paper.items.items():
-            notebook = f'[{item.notebook}](nbs/papers/{paper.id}/{item.notebook}.ipynb)'
+            notebook = f'[{item.notebook}]({_notebook_path(paper.id, item.notebook)})'
             rows.append(f'| {paper.id} | `{name}` | {item.shows} | {notebook} |')
     return '\n'.join(rows)

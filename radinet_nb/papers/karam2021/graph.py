@@ -137,6 +137,7 @@ def add_comparisons(
         g.run('ablation', reads=dict(runs=models + minimal, annotated=reads['annotated']), **ablation) if minimal
         else '',
         run('targets', runs=train_targets(g, made, reads, models)),
+        run('shortcuts', ingested=data),
         run('correlation', runs=models, ingested=data),
         run('features', runs=models, ingested=data),
         add_clinical(g, models + minimal)]

@@ -69,6 +69,10 @@ def table4_layout(
         if pd.isna(o.value): return '–'
         ours = f'{o.value:.{digits}f}' + ('' if pd.isna(o.low) else f' ({o.low:.2f} to {o.high:.2f})')
         return ours + ('' if pd.isna(o.published) else f' [{o.published:.{digits}f}]')
+    if 'without_hardware' in table:
+        bare = table[table.metric == 'auc'].assign(metric='auc_without_hardware', published=np.nan)
+        names = {o: f'without_hardware_{o}' for o in ('low', 'high')} | dict(value='without_hardware')
+        table = pd.concat([table, bare.assign(**{k: bare[v] for k, v in names.items()})], ignore_index=True)
     cells = table.assign(text=[text(o) for o in table.itertuples()])
     res = cells.pivot(index=['target', 'pretraining'], columns='metric', values='text')
     keys = list(dict.fromkeys(zip(table.target, table.pretraining, strict=True)))
