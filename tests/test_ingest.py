@@ -1,4 +1,4 @@
-"""An ingest that is disturbed: same ids, no radiographs, hidden files, withdrawn patients, torn notes, full disks, kills
+"""An ingest that is disturbed: same ids, no radiographs, hidden files, withdrawn patients, torn notes, full disks
 
 `RADINET_KILLS=10 pytest tests/test_ingest.py -k killed` for more moments of a kill."""
 import json
@@ -271,4 +271,4 @@ def test_what_stands_in_the_way_is_one_line(tmp_path):
         with pytest.raises(InputError, match='cannot be written') as e: ingest(tmp_path/'export', out, key, jobs=1)
         assert 'Roe' not in str(e.value) and '\n' not in str(e.value)
     (tmp_path/'file').touch()
-    with pytest.raises(InputError, match='cannot be written|something else'): ingest(tmp_path/'export', tmp_path/'file', key)
+    with pytest.raises(InputError, match='cannot be written'): ingest(tmp_path/'export', tmp_path/'file', key)

@@ -33,6 +33,7 @@ def pair_views(
     first = views.sort_values('view', kind='stable').groupby(keys, dropna=False, sort=False)
     cases = views[~views.duplicated(keys)].reset_index(drop=True).set_index(keys)
     cases['path'], cases['label'] = first['path'].agg('|'.join), first['label'].max()
+    if 'burned_in' in cases: cases['burned_in'] = first['burned_in'].any()
     count = first.size()
     paired = cases.index.isin(count[count == 2].index)
     cases = cases.reset_index()

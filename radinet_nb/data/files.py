@@ -99,7 +99,7 @@ def file_table(
     paths:list, # DICOM files, image files, folders
     key:bytes, # of the pseudonyms
     public:bool=False, # call image files by their names: they identify nobody
-)->tuple[pd.DataFrame,pd.DataFrame]: # study table with columns file, burned_in; file and reason of what is not in it
+)->tuple[pd.DataFrame,pd.DataFrame]: # study table with file, burned_in, synthetic; file and reason of the others
     "Files as a study table without labels; `InputError` where none is a radiograph"
     pictures, facts, lost, codes = sort_files(list_files(paths), key, public)
     rows = picture_rows(pictures, key, public)
@@ -111,4 +111,5 @@ def file_table(
         raise InputError(f'holds no radiograph among {len(left)} files', where=paths[0],
                          mend='name DICOM files, image files or a folder of them')
     studies = pd.concat(parts, ignore_index=True)
-    return studies.assign(file=studies.path.map(codes), burned_in=studies.path.isin(marked)), left
+    made_up = not rows and all(o['synthetic'] for o in facts)
+    return studies.assign(file=studies.path.map(codes), burned_in=studies.path.isin(marked), synthetic=made_up), left

@@ -77,11 +77,12 @@ def view_rank(
     stated:bool, # whether the tag for the position says what the view is
 )->str: # sorts before the rank of the views that it is preferred to
     "Which of several equal views of a study stands for it, as a text to sort by"
-    def number(key):
-        try: return min(max(int(float(ds.get(key))), 0), 10**9-1)
-        except (TypeError, ValueError, OverflowError): return 10**9-1
-    size = number('Rows')*number('Columns') if 'Rows' in ds and 'Columns' in ds else 0
-    return f"{2-stated}-{10**18-size:019}-{number('SeriesNumber'):09}-{number('InstanceNumber'):09}"
+    def number(key, most):
+        try: return min(max(int(float(ds.get(key))), 0), most)
+        except (TypeError, ValueError, OverflowError): return most
+    size = number('Rows', 65535)*number('Columns', 65535) if 'Rows' in ds and 'Columns' in ds else 0
+    # a number of many digits may be an id of the patient, and tells no order
+    return f"{2-stated}-{10**10-size:011}-{number('SeriesNumber', 9999):04}-{number('InstanceNumber', 9999):04}"
 
 # %% ../../nbs/data/headers.ipynb #3a45efeb
 modalities = {o: o.lower() for o in (

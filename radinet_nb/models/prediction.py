@@ -20,7 +20,7 @@ import torch
 
 from ..analysis.explain import grad_cam, overlay, save_picture
 from ..data.cache import build_cache
-from ..data.convert import text_like
+from ..data.workers import run_isolated
 from ..data.files import file_table
 from ..data.identity import read_key
 from ..data.runs import require_new_folder
@@ -122,12 +122,17 @@ def draw_overlays(
     folder.mkdir(parents=True)
     rows, names = decisions_by_case(config, res), picture_names(res.cases.study)
     classes = np.ones(len(res.p), int) if len(config['classes']) == 2 else res.p.argmax(1)
+    known = public or 'synthetic' in res.cases and res.cases.synthetic.all()
+    # shrunk images hide small letters; what cannot be looked at may hold some
+    paths = [] if known else [(o,) for o in res.cases.path]
+    looked = run_isolated('radinet_nb.data.lettering:holds_text', paths, jobs)
+    text = {i: found if ok else True for i,ok,found in looked}
     with TemporaryDirectory(prefix='radinet-') as large: # images that are large enough to look at
         cache = build_cache(res.cases, Path(large)/'cache', max(side, config['shape'][0]), jobs=jobs)
         for i, case in enumerate(res.cases.itertuples()):
             if i % 32 == 0: heat = heat_maps(network, res.images[i:i + 32], classes[i:i + 32])
             image = cache[cache.rows_of([case.path])][0]
-            if not public and (case.burned_in or text_like(image)): names[i] = 'none: text seems to be burned in'
+            if (case.burned_in and not public) or text.get(i): names[i] = 'none: text seems to be burned in'
             else: save_picture(overlay(image, heat[i % 32]), folder/names[i], picture_caption(config, rows.iloc[i]))
     return pd.DataFrame(dict(study=res.cases.study, overlay=names))
 
