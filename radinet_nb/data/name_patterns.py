@@ -12,10 +12,10 @@ import re
 from .known_names import common_words, report_words
 
 # %% ../../nbs/data/name_patterns.ipynb #4e0b0007
-months = ('january february march april may june july august september october november december jan feb mar apr jun jul'
-          ' aug sep sept oct nov dec januar jänner februar feber märz maerz mai juni juli oktober okt dezember dez janvier'
-          ' janv février fevrier févr mars avril avr juin juillet juil août aout septembre octobre novembre décembre'
-          ' decembre déc')
+months = '''january february march april may june july august september october november december jan feb mar
+    apr jun jul aug sep sept oct nov dec januar jänner februar feber märz maerz mai juni juli oktober
+    okt dezember dez janvier janv février fevrier févr mars avril avr juin juillet juil août aout
+    septembre octobre novembre décembre decembre déc'''
 _month = '(?:' + '|'.join(sorted(months.split(), key=len, reverse=True)) + r')(?![^\W\d_])\.?'
 _day, _year = r"\d{1,2}(?:st|nd|rd|th|er|\.)?", r"(?:(?:19|20)\d\d|['\u2019]?\d\d)"
 _sep = r'[ ,.\t\n-]{1,3}'
@@ -34,8 +34,8 @@ date_patterns = (
 
 # %% ../../nbs/data/name_patterns.ipynb #4e0b0009
 mail_pattern = r'(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}'
-_number_word = (r'(?:mrn|mr ?no|patient[ -]?(?:id|no|nr|number)|pat\.?[ -]?(?:id|nr)|pid|accession|acc|case|chart|file|record|id'
-                r'|nhs|ssn|hospital no|account|unit no|fall-?nr|fallnummer)')
+_number_word = (r'(?:mrn|mr ?no|patient[ -]?(?:id|no|nr|number)|pat\.?[ -]?(?:id|nr)|pid|accession|acc|case|chart|file'
+                r'|record|id|nhs|ssn|hospital no|account|unit no|fall-?nr|fallnummer)')
 _call_word = r'(?:tel(?:ephone)?|phone|mobile|cell|fax|pager|bleep|ext(?:ension)?|extn|dial|durchwahl|t[ée]l|handy)'
 number_patterns = (
     r'(?<![\w.])\d(?:\.\d+){5,}(?!\w)',
@@ -43,7 +43,8 @@ number_patterns = (
     r'(?<![\w+])\+?\d[\d ()/-]{7,30}\d(?!\w)',
     r'(?<![\w-])\d{3}-\d{4}(?!\w)')
 id_patterns = (
-    rf'(?<!\w){_number_word}(?: (?:number|no|nr))?\.?\s{{0,3}}[:#]?\s{{0,3}}(?=\S{{0,40}}\d)(?!\d{{1,2}}(?:\s|[.,]\d))\S*[^\s.,;:)]',
+    rf'(?<!\w){_number_word}(?: (?:number|no|nr))?\.?\s{{0,3}}[:#]?\s{{0,3}}(?=\S{{0,40}}\d)'
+    r'(?!\d{1,2}(?:\s|[.,]\d))\S*[^\s.,;:)]',
     rf'(?<!\w){_call_word}\.?(?: (?:no|nr|number))?\.?\s{{0,3}}[:#]?\s{{0,3}}\+?\d(?:[ ().-]{{0,2}}\d){{2,20}}(?!\w)')
 
 # %% ../../nbs/data/name_patterns.ipynb #4e0b000b
@@ -79,6 +80,7 @@ _no_names = report_words | common_words | frozenset('''by and to the dictated si
     contrast abdomen enterography venogram urogram guided biopsy sequences signal safe who whom said says requested
     notified informed aware called office department emergency icu er clinical information findings impression plain
     please thank thanks dear md do phd rn'''.split())
+_particles = frozenset('de van von la le der den di da st md'.split())
 def _strip_words(words):
     "The part of `words` that is a name: from the first to the last word that no report is made of"
     tokens = list(re.finditer(r"[\w'\u2019.-]+", words))
@@ -86,15 +88,15 @@ def _strip_words(words):
     while tokens and names and tokens[0] is not names[0]: tokens.pop(0)
     run = []
     for o in tokens: # up to the first word of the report
-        if o[0].strip(".'").lower() in _no_names-{'de', 'van', 'von', 'la', 'le', 'der', 'den', 'di', 'da', 'st', 'md'}: break
+        if o[0].strip(".'").lower() in _no_names-_particles: break
         run.append(o)
     return (run[0].start(), run[-1].end()) if run and len(run[0][0].strip('.')) else None
 
 # %% ../../nbs/data/name_patterns.ipynb #4e0b0011
-_named = [(re.compile(o), i < 2) for i,o in enumerate(name_patterns)] # the first two begin with a title, which goes, too
+_named = [(re.compile(o), i < 2) for i,o in enumerate(name_patterns)] # the first two begin with a title
 _forms = [(kind, by, re.compile('|'.join(o), re.I)) for kind,by,o in (
-    ('mail', '[mail]', [mail_pattern]), ('date', '[date]', date_patterns), ('id', '[id]', number_patterns), ('id', '[id]', id_patterns),
-    ('age', '90+', age_patterns))]
+    ('mail', '[mail]', [mail_pattern]), ('date', '[date]', date_patterns), ('id', '[id]', number_patterns),
+    ('id', '[id]', id_patterns), ('age', '90+', age_patterns))]
 def _replace_named(text, pattern, with_title):
     "Replace the group of each match where it holds a name"
     parts, at = [], 0
