@@ -200,10 +200,11 @@ def annotate_command(
     labelled:Annotated[Path|None, typer.Option(help='reports with labels; default: those of REPORTS')]=None, # teachers
     error:Annotated[float, typer.Option(help='allowed for each label')]=0.02, # rate
     grouping:Annotated[str, typer.Option(help='patient, or report where there are no ids')]='patient', # of the split
+    rules:Annotated[bool, typer.Option('--rules', help='label by rules, where no report has a label')]=False, # how
 ):
     "Labels for unlabelled reports, with confidence, an audit sample and a model card."
     from radinet_nb.annotation.annotate import annotate_reports
-    print(annotate_reports(reports, labelled, out, error=error, grouping=grouping).folder)
+    print(annotate_reports(reports, labelled, out, error=error, grouping=grouping, rules=rules).folder)
 
 # %% ../nbs/cli.ipynb #03ab21b9
 @app.command('audit')

@@ -315,6 +315,52 @@ def test_missing_and_broken_files(tmp_path):
     with pytest.raises(InputError, match='neither reports.csv'): read_reports(tmp_path)
 
 
+def listed(folder): return sorted(o.relative_to(folder).as_posix() for o in folder.rglob('*'))
+
+
+head = b'study,patient,report,fracture\n'
+refused = {'parquet':('bad.parquet', b'PAR1xx'), 'gzip':('bad.csv.gz', b'\x1f\x8b\x08cut'), 'empty':('e.csv', b''),
+           'bytes':('b.csv', bytes(range(256))*40), 'header only':('h.csv', head),
+           'one column':('c.csv', b'report\nNo.\n'), 'label':('l.csv', head+b'1,p,Normal.,Roe\n'),
+           'quote':('q.csv', b'study,report\n1,"Normal.\n'),
+           'no label':('n.csv', head+b'1,p,Normal.,\n2,q,Fracture.,\n'),
+           'wide row':('w.csv', b'study,report\n1,Roe,Jane\n'),
+           'no key':('k.csv', head+b'1,p,Normal.,0\n,q,Fracture.,1\n')}
+
+
+@pytest.mark.parametrize('name', refused)
+def test_what_is_refused_leaves_nothing(tmp_path, name):
+    file, content = refused[name]
+    (tmp_path/file).write_bytes(content)
+    before, began = listed(tmp_path), time.process_time()
+    with pytest.raises(InputError) as e: annotate_reports(tmp_path/file, out=tmp_path/'new'/'out', jobs=1)
+    assert listed(tmp_path) == before and time.process_time()-began < 5
+    assert '\n' not in str(e.value) and not any(o in str(e.value) for o in ('Roe', 'Jane', 'Normal'))
+
+
+def test_a_full_output_folder_is_noticed_first(tmp_path):
+    (tmp_path/'full').mkdir()
+    (tmp_path/'full'/'mine').touch()
+    for out in ('full', 'full/mine', 'full/mine/deep'):
+        with pytest.raises(InputError, match='something stands here|cannot be written'):
+            annotate_reports(tmp_path/'none.csv', out=tmp_path/out)
+    with pytest.raises(InputError, match='does not exist'): annotate_reports(tmp_path/'none.csv', out=tmp_path/'new')
+    for wrong in (dict(error=float('nan')), dict(error=2), dict(confidence=0), dict(audit=-1)):
+        with pytest.raises(InputError): annotate_reports(hospital(30, 20)[0], out=tmp_path/'new', **wrong)
+    assert listed(tmp_path) == ['full', 'full/mine']
+
+
+def test_rules_are_a_cold_start(tmp_path):
+    frame, y = hospital(200)
+    frame = frame.drop(columns=['fracture', 'patient'])
+    run = annotate_reports(frame, out=tmp_path/'out', rules=True, jobs=1, audit=20)
+    labels = run.table('labels.csv')
+    assert labels.label.tolist() == y.tolist() and set(labels.label_source) == {'rules'}
+    audit = run.table('audit.csv')
+    assert audit_estimate(audit.assign(by_hand=y[audit.key.str[1:].astype(int)])).rate['error'] == 0
+    assert 'no error is promised' in (run.folder/'model_card.md').read_text()
+
+
 def test_model_on_disk_is_text_and_numbers(tmp_path):
     frame, y = hospital(300, 300)
     texts = clean_reports(frame.report)
@@ -352,7 +398,7 @@ def test_rules_on_real_sentences():
 
 
 said = {
-    1:['A 5 yr old with a buckle fracture.', '4 days old fracture of the radius.', 'Known fracture of the distal radius.',
+    1:['A 5 yr old with a buckle fracture.', '4 days old fracture of the radius.', 'Known fracture of the radius.',
        'Patient was not able to cooperate, fracture of the ulna.', 'no effusion,fracture of the radius',
        'This fracture was not present on the study of last week.', 'No dislocation associated with the fracture.',
        'There is no evidence of healing of the fracture.', 'Fracture has not completely healed.',
@@ -382,8 +428,9 @@ def test_own_sentences_were_labelled_before_the_rules_read_them():
     assert len(own) == 300 and (right.groupby(own.half).mean() > 0.97).all()
 
 
-odd = ['fracture ', 'possible fracture of the ', 'no a b of the fracture ', 'no ', '#', '- ', '? ', '{\\rtf1', '<style>', '<b ',
-       '[**a', '**a[', '&#', 'id:', 'Findings:', '\n', 'isn\u2019t fracture ', 'fracture: ', 'not\n', 'period ']
+odd = ['fracture ', 'possible fracture of the ', 'no a b of the fracture ', 'no ', '#', '- ', '? ', '{\\rtf1',
+       '<style>', '<b ', '[**a', '**a[', '&#', 'id:', 'Findings:', '\n', 'isn\u2019t fracture ',
+       'fracture: ', 'not\n', 'period ']
 
 
 @pytest.mark.parametrize('unit', odd)

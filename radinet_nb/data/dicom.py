@@ -8,6 +8,7 @@ __all__ = ['is_dicom', 'safe_pydicom', 'inflate', 'read_dataset', 'claimed_size'
 
 # %% ../../nbs/data/dicom.ipynb #3e878737
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -168,16 +169,45 @@ def check_image(
         raise InputError(f"states {size[0]} x {size[1]} pixels, but {' x '.join(map(str, inside[:3]))} inside",
                          mend='export this file again')
 
+# %% ../../nbs/data/dicom.ipynb #5b319a70
+# ids, addresses and places of the patient and of whoever took part; names of persons have a VR of their own
+_identifying = frozenset('''PatientID OtherPatientIDs AccessionNumber StudyID InstitutionName InstitutionAddress
+    PatientAddress PatientTelephoneNumbers PatientTelecomInformation AdmissionID
+    ServiceEpisodeID RequestedProcedureID IssuerOfPatientID
+    PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest
+    InstitutionalDepartmentName PersonAddress PersonTelephoneNumbers ReferringPhysicianAddress
+    ReferringPhysicianTelephoneNumbers OperatorIdentification PatientInstitutionResidence
+    CurrentPatientLocation RegionOfResidence ResponsibleOrganization MedicalRecordLocator
+    PatientInsurancePlanCodeSequence StationName SpecimenAccessionNumber PerformedLocation
+    ScheduledStationName'''.split())
+_private_text = frozenset('LO SH LT ST UT UC AE UN'.split())
+
+# %% ../../nbs/data/dicom.ipynb #5b319a71
+def _value_texts(value):
+    "The texts of a value of one or several, bytes that are text among them"
+    from pydicom.multival import MultiValue
+    several = value if isinstance(value, list | tuple | MultiValue) else [value]
+    texts = [o.rstrip(b'\0 ').decode('utf-8', 'replace') if isinstance(o, bytes) else str(o) for o in several if o]
+    return [o for o in texts if o.isprintable()]
+
+# %% ../../nbs/data/dicom.ipynb #5b319a73
+def _looks_personal(text):
+    "Whether the text of a private element may be a name or an id: a caret, a comma, digits with letters, few words"
+    if not 3 < len(text) <= 64: return False
+    if re.fullmatch(r'\d+(\.\d+)+', text): return False # a UID, a version
+    if '^' in text or re.search(r'\d{5}|[A-Za-z]{2}\d{2}', text): return True
+    return bool(re.fullmatch(r"[^\W\d_]{2,20}(?:['-][^\W\d_]{1,20})?, ?[^\W\d_]{2,20}(?: [^\W\d_]{1,20})?", text))
+
 # %% ../../nbs/data/dicom.ipynb #5b319a6a
 def names_in(
     ds, # a pydicom data set
 )->set: # of text
-    "Names and identifiers in a header, of every person in it"
-    from pydicom.multival import MultiValue
-    ids = ('PatientID', 'OtherPatientIDs', 'AccessionNumber', 'StudyID', 'InstitutionName', 'InstitutionAddress',
-           'PatientAddress', 'PatientTelephoneNumbers')
-    found = [e.value for e in ds if e.VR == 'PN'] + [ds.get(k) for k in ids]
-    return {str(o) for v in found if v for o in (v if isinstance(v, list | tuple | MultiValue) else [v])}
+    "Names and identifiers in a header, of every person in it, in nested sequences and private elements too"
+    found = set()
+    for e in ds.iterall():
+        if e.VR == 'PN' or e.keyword in _identifying and e.VR != 'SQ': found.update(_value_texts(e.value))
+        elif e.tag.is_private and e.VR in _private_text: found.update(filter(_looks_personal, _value_texts(e.value)))
+    return found
 
 # %% ../../nbs/data/dicom.ipynb #a4b09cbc
 def says_synthetic(
