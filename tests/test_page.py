@@ -153,13 +153,15 @@ def test_every_claim_of_the_paper_has_its_verdict(report, text):
     judged = pd.read_csv(report.parent/'claims.csv')
     assert len(judged) == len(read_claims('karam2021')) and set(judged.verdict) <= set(VERDICTS)
     row = judged.set_index('id').loc['karam-fig10-WristNet-accuracy']
-    assert row.verdict == 'reproduced' and row.low <= row.effect <= row.high and 'RadiNet_wrist.seed0 (' in row.runs
+    assert row.verdict in ('direction only', 'undecided') and '1 training a model' in row.says
+    assert row.low <= row.effect <= row.high and 'RadiNet_wrist.seed0 (' in row.runs
     # one page, one number: the ledger and the table behind Fig. 10 take the same thresholds
     gaps = pd.read_csv(report.parents[2]/'performance'/'main'/'differences.csv').set_index(['baseline',
                                                                                             'metric']).difference
     effects = judged.set_index('id').effect
     for o in ('accuracy', 'f1', 'kappa', 'auc'):
         assert np.isclose(effects[f'karam-fig10-WristNet-{o}'], gaps['WristNet', o])
+    assert not set(judged.verdict[judged.runs.str.contains('seed0')]) & {'reproduced', 'not reproduced'}
     shown = set(re.findall(r'<li class="c\d" id="([^"]+)"', text))
     assert shown == set(judged.id)
 

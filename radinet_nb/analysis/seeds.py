@@ -66,7 +66,8 @@ def _member_numbers(members, thresholds, metrics, cluster)->tuple:
     k = codes.max()+1 if len(codes) else 0
     def of(p, threshold): return lambda w: measure(y, p, threshold, codes, w, metrics)
     values = [of(p, t)(None) for _, p, _, t in found]
-    moves = [jackknife_moves(of(p, t), k, len(y)) if k>1 else {o: np.zeros(k) for o in metrics} for _, p, _, t in found]
+    nothing = {o: np.zeros(k) for o in metrics}
+    moves = [jackknife_moves(of(p, t), k, len(y)) if k>1 else nothing for _, p, _, t in found]
     def stacked(o): return {m: np.stack([v[m] for v in o]) for m in metrics}
     return y, codes, {m: v[:,0] for m, v in stacked(values).items()}, stacked(moves)
 
@@ -95,8 +96,8 @@ def evaluate_seeds(
     y, codes, values, moves = _member_numbers(members, thresholds, metrics, cluster)
     res = []
     for o, x in values.items():
-        row = dict(metric=o, value=x.mean(), low=np.nan, high=np.nan, method='none', seeds=len(x), seed_sd=x.std(ddof=1),
-                   n=len(y), positives=int(y.sum()), clusters=moves[o].shape[1], note='')
+        row = dict(metric=o, value=x.mean(), low=np.nan, high=np.nan, method='none', seeds=len(x),
+                   seed_sd=x.std(ddof=1), n=len(y), positives=int(y.sum()), clusters=moves[o].shape[1], note='')
         if np.isnan(x).any() or np.isnan(moves[o]).any(): row['note'] = 'undefined for a seed or without a patient'
         elif o=='calibration_error': row['note'] = 'no interval: it is biased upwards'
         elif moves[o].shape[1]<2: row['note'] = f'one {unit}: no interval'
@@ -153,8 +154,10 @@ def compare_seeds(
         if weight_b!=1: raise InputError('one training a model', where='weight_b', mend='train more seeds')
         (i, j), = pairs
         found = compare(a[i], b[j], thresholds_a[i], thresholds_b[j], metrics, cluster, **sampling)
-        return found.assign(seeds=1, seed_sd=np.nan, positives=int(first.target.sum()), note=_with_note(found.note, left))
+        found = found.assign(seeds=1, seed_sd=np.nan, positives=int(first.target.sum()))
+        return found.assign(note=_with_note(found.note, left))
     y, codes, va, ma = _member_numbers(a, thresholds_a, metrics, cluster)
     _, _, vb, mb = _member_numbers(b, thresholds_b, metrics, cluster)
-    rows = [_difference_row(o, va[o], weight_b*vb[o], ma[o]-weight_b*mb[o], y, codes, unit, confidence) for o in metrics]
+    rows = [_difference_row(o, va[o], weight_b*vb[o], ma[o]-weight_b*mb[o], y, codes, unit, confidence)
+            for o in metrics]
     return pd.DataFrame(rows).assign(note=lambda d: _with_note(d.note, left))

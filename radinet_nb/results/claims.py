@@ -11,7 +11,7 @@ import pandas as pd
 from ..data.notebooks import nearest, paper_folder
 from ..errors import InputError
 from .claim_tests import TESTS
-from .verdicts import VERDICTS, NotRun, verdict_row
+from .verdicts import CONTRADICTED, VERDICTS, NotRun, after_holm, verdict_row
 
 # %% ../../nbs/results/claims.ipynb #871c9dd9
 CLAIM_COLUMNS = ('id', 'paper', 'where', 'claim', 'test', 'settings')
@@ -63,22 +63,25 @@ def judge_claim(
         if checks: mend = f'did you mean {nearest(settings.get("check"), checks)}?'
         raise InputError(f'the paper has no check {settings.get("check")!r}', where=f'claim {claim.id}', mend=mend)
     holds, says = checks[settings['check']]()
-    return verdict_row('reproduced' if holds else VERDICTS[3], says=says, used=['published numbers'])
+    return verdict_row('reproduced' if holds else CONTRADICTED, says=says, used=['published numbers'])
 
 # %% ../../nbs/results/claims.ipynb #91e048e7
 def judge_claims(
     paper:str, # its id
     evidence:dict|None=None, # what runs left, as `gather_evidence` gives it; None: nothing
     checks:dict|None=None, # name to function of the paper's own checks
-)->pd.DataFrame: # id, paper, where, claim, verdict, effect, low, high, says, runs
-    "Every claim of a paper with its verdict, effect, interval and the runs that decided it"
-    evidence, rows = evidence or {}, []
-    runs = evidence.get('runs') or {}
-    for claim in read_claims(paper).itertuples():
-        found = judge_claim(claim, evidence, checks or {})
-        used = ', '.join(str(runs.get(key, key)) for key in found.pop('used'))
-        rows.append(dict(id=claim.id, paper=claim.paper, where=claim.where, claim=claim.claim, **found, runs=used))
-    columns = ['id', 'paper', 'where', 'claim', 'verdict', 'effect', 'low', 'high', 'says', 'runs']
+)->pd.DataFrame: # id, paper, where, claim, verdict, effect, low, high, p, says, runs
+    "Every claim of a paper with its verdict, effect, interval and the runs that decided it, corrected by place (Holm)"
+    evidence, claims = evidence or {}, read_claims(paper)
+    found = [judge_claim(claim, evidence, checks or {}) for claim in claims.itertuples()]
+    for _, family in claims.reset_index(drop=True).groupby('where', sort=False):
+        corrected = after_holm([found[i] for i in family.index])
+        for i, row in zip(family.index, corrected, strict=True): found[i] = row
+    runs, rows = evidence.get('runs') or {}, []
+    for claim, row in zip(claims.itertuples(), found, strict=True):
+        used = ', '.join(str(runs.get(key, key)) for key in row.pop('used'))
+        rows.append(dict(id=claim.id, paper=claim.paper, where=claim.where, claim=claim.claim, **row, runs=used))
+    columns = ['id', 'paper', 'where', 'claim', 'verdict', 'effect', 'low', 'high', 'p', 'says', 'runs']
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/results/claims.ipynb #f22bf3f5

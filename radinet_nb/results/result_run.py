@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
@@ -18,6 +19,7 @@ from ..data.runs import OpenRun, Run, read_json, run_key, write_json
 from ..data.tables import write_table
 from ..errors import InputError
 from .figures import figure_bytes, finish_figure
+from .trainings import untrained_text
 
 # %% ../../nbs/results/result_run.ipynb #a8de01fe
 CONTENTS, RESULTS = 'contents.json', 'results.json'
@@ -77,8 +79,19 @@ def draws(self:ResultRun)->dict:
 # %% ../../nbs/results/result_run.ipynb #2d6501a3
 @patch(as_prop=True)
 def level(self:ResultRun)->str:
-    "How the intervals of a caption were made"
+    "How the intervals of a caption were made, where they are over patients alone"
     return f'{self.interval}s draw patients with replacement ({self.params.get("resamples", 2000)} draws)'
+
+# %% ../../nbs/results/result_run.ipynb #cef70f00
+@patch
+def level_over(self:ResultRun,
+    seeds, # how many trainings stand behind each number, or a column of that
+)->str:
+    "How the intervals of a caption were made, where trainings stand behind the numbers"
+    fewest, most = int(np.min(seeds)), int(np.max(seeds))
+    if most == 1: return f'{self.level}, and one training a model: they do not say how much another would differ'
+    count = f'{most}' if fewest == most else f'{fewest} to {most}'
+    return f'{self.interval}s over {count} trainings a model and over patients'
 
 # %% ../../nbs/results/result_run.ipynb #abefdf7a
 def list_content(
@@ -100,13 +113,14 @@ def with_seeds(
     return pd.concat([getattr(run, what).assign(seed=run.record.get('seed')) for run in runs], ignore_index=True)
 
 # %% ../../nbs/results/result_run.ipynb #4e30c063
-def _write_predictions(run, key, trainings, predictions)->dict:
+def _write_predictions(run, key, trainings, predictions, judged)->dict:
     "Write the predictions of a model, and the histories of its trainings where all have one; the entry for both"
     name, folder = re.sub(r'[^\w.-]+', '-', key), run.folder/'results'
     folder.mkdir(exist_ok=True)
     predictions.to_parquet(folder/f'{name}.parquet', index=False)
     identities = {run_key(training.folder): training.record['id'] for training in trainings}
     entry = dict(kind='predictions', file=f'results/{name}.parquet', runs=identities)
+    if untrained := untrained_text(judged): entry['untrained'] = untrained
     if trainings and all((training.folder/'history.csv').exists() for training in trainings):
         with_seeds(trainings, 'history').to_csv(folder/f'{name}.csv', index=False)
         entry['history'] = f'results/{name}.csv'
@@ -119,6 +133,7 @@ def result(self:ResultRun,
     table:str='', # a table of this run
     runs:list|tuple=(), # trainings of one model, one a seed
     predictions:pd.DataFrame|None=None, # predictions of that model, with a column seed; None: those of `runs`
+    judged:list|tuple=(), # trainings whose predictions on other cases these are: those that did not train are named
 ):
     "Offer a table, or the predictions and histories of a model over its seeds; `InputError` where the key is taken"
     if key in self.results:
@@ -128,7 +143,7 @@ def result(self:ResultRun,
         return
     if predictions is None: predictions = with_seeds(runs, 'predictions')
     self.collections |= set(predictions.collection.unique())
-    self.results[key] = _write_predictions(self, key, runs, predictions)
+    self.results[key] = _write_predictions(self, key, runs, predictions, [*runs, *judged])
 
 # %% ../../nbs/results/result_run.ipynb #515f4064
 @patch

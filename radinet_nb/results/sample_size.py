@@ -43,7 +43,8 @@ def too_few(
     positives, negatives = (predictions.patient[predictions.target == o].nunique() for o in (1, 0))
     half = half_width(positives, negatives) if positives and negatives else np.inf
     if half <= WIDEST: return ''
-    why = f'a 95 % interval of an AUC of 0.8 would be {half:.2f} wide to either side' if np.isfinite(half) else 'one class'
+    why = 'one class'
+    if np.isfinite(half): why = f'a 95 % interval of an AUC of 0.8 would be {half:.2f} wide to either side'
     return f'too few cases: {positives} patients with and {negatives} without the finding, {why}'
 
 # %% ../../nbs/results/sample_size.ipynb #9d0077fc

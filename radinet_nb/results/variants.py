@@ -40,12 +40,12 @@ def variant_differences(
     metrics:tuple, # as `evaluate` takes them
     minus_variant:bool=True, # the model minus its variant; otherwise the variant minus the model
     **options, # of `paired_differences`
-)->pd.DataFrame: # metric, own, other (values of both), difference, low, high, p
+)->pd.DataFrame: # metric, own, other (values of both), and the columns of `paired_differences`
     "A model and its variant, paired by patient"
     own_name, other_name = (o[0].record['name'] for o in (own, other))
     value = model_table(own + other, metrics, **options).set_index(['model', 'metric']).value
     best = own_name if minus_variant else other_name
-    table = paired_differences(own + other, best, metrics, **options).drop(columns='baseline')
+    table = paired_differences(own + other, best, metrics, **options).drop(columns=['baseline', 'p_holm'])
     for i, (column, name) in enumerate((('own', own_name), ('other', other_name))):
         table.insert(1 + i, column, [value[name, o] for o in table.metric])
     return table
@@ -55,14 +55,14 @@ def schedules_table(
     runs:list, # runs of models by the paper's schedule, and of their variant `staged`
     metrics:tuple=('accuracy', 'auc'), # which
     **options, # of `paired_differences`
-)->pd.DataFrame: # model, metric, paper, staged, difference, low, high, p, seeds; epochs and seconds of both
+)->pd.DataFrame: # model, metric, paper, staged, difference, low, high, p, seeds, seed_sd; epochs, seconds of both
     "Each model by the staged schedule minus the same by the paper's, paired by patient"
     res = []
     for name, (own, other) in variant_pairs(runs, 'staged').items():
         table = variant_differences(own, other, metrics, minus_variant=False, **options)
         cost = {f'{what}_{k}': float(np.mean([r.record[what] for r in group]))
                 for what in ('epochs', 'seconds') for k, group in (('paper', own), ('staged', other))}
-        res.append(table.rename(columns=dict(own='paper', other='staged')).assign(model=name, seeds=len(own), **cost))
-    columns = ['model', 'metric', 'paper', 'staged', 'difference', 'low', 'high', 'p', 'seeds', 'epochs_paper',
-               'epochs_staged', 'seconds_paper', 'seconds_staged']
+        res.append(table.rename(columns=dict(own='paper', other='staged')).assign(model=name, **cost))
+    columns = ['model', 'metric', 'paper', 'staged', 'difference', 'low', 'high', 'p', 'seeds', 'seed_sd',
+               'epochs_paper', 'epochs_staged', 'seconds_paper', 'seconds_staged']
     return pd.concat(res, ignore_index=True)[columns] if res else pd.DataFrame(columns=columns)

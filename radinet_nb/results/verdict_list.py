@@ -12,11 +12,12 @@ import pandas as pd
 
 from ..data.tables import interval_text
 from .exhibits import Shown
-from .verdicts import VERDICTS
+from .verdicts import DECIDED, VERDICTS
 
 # %% ../../nbs/results/verdict_list.ipynb #399e6e84
 MEANING = ('the difference is there, and as large as stated', 'the sign agrees, size or certainty does not',
-           'the sign does not agree', 'its own tables and sentences exclude each other',
+           'what was published and no difference at all are both possible, or too little stands behind it',
+           'what was published is not possible', 'its own tables and sentences exclude each other',
            "needs the authors' images, or measures nothing", 'no run of this profile decides it')
 
 def verdict_bar(
@@ -36,7 +37,7 @@ def _claim_html(claim, synthetic)->str:
     "One claim with its verdict"
     effect = ''
     if pd.notna(claim.effect): effect = f'effect {interval_text(claim.effect, claim.low, claim.high)}; '
-    marked = synthetic and claim.rank in (0, 1, 2) and claim.runs != 'published numbers'
+    marked = synthetic and claim.verdict in DECIDED and claim.runs != 'published numbers'
     mark = ' <span class="synthetic">on synthetic data</span>' if marked else ''
     runs = f'<br><small>{html.escape(claim.runs)}</small>' if claim.runs else ''
     return (f'<li class="c{claim.rank}" id="{claim.id}"><span class="verdict">{html.escape(claim.verdict)}{mark}</span>'
@@ -58,8 +59,8 @@ def claim_list(
     return Shown([f'<ul class="claims">{decided}</ul>{more}'])
 
 # %% ../../nbs/results/verdict_list.ipynb #9d392d29
-PHRASES = ('reproduced', 'right in direction only', 'not reproduced', "contradicted by the paper's own numbers",
-           'not testable on this data', 'waiting for a run')
+PHRASES = ('reproduced', 'right in direction only', 'undecided', 'not reproduced',
+           "contradicted by the paper's own numbers", 'not testable on this data', 'waiting for a run')
 
 def verdict_sentence(
     judged:pd.DataFrame, # of `judge_claims`

@@ -57,13 +57,14 @@ def graded(
     says:str='', # what was compared, in words
     stated:str='', # the margin in words; empty: its value
     p:float=np.nan, # of the difference against 0; NaN: as the interval implies
-    excess:float|None=None, # upper bound of difference less margin, where the margin is uncertain too; None: high - margin
+    excess:float|None=None, # upper bound of difference less margin where both are uncertain; None: high - margin
 )->dict: # as `verdict_row`
     "The verdict of a difference, by the table above"
     if np.isnan(difference): return verdict_row('not testable on this data', says='undefined on these cases', used=used)
     if excess is None: excess = high-margin
     possible = not excess<0
-    verdict = ('reproduced' if possible else 'direction only') if low>0 else 'undecided' if possible else 'not reproduced'
+    verdict = ('reproduced', 'direction only') if low>0 else ('undecided', 'not reproduced')
+    verdict = verdict[0] if possible else verdict[1]
     why = stated or (f'published margin {margin:.3f}' if margin else '')
     doubt = 'no interval' if np.isnan(low) else 'the interval contains 0' if low<=0<=high else ''
     if np.isnan(p): p = float(2*norm.sf(abs(difference)*2*norm.ppf(.975)/(high-low))) if high>low else np.nan

@@ -126,13 +126,13 @@ def add_comparisons(
     staged:list, # ids of those by either schedule
 )->list[str]: # ids
     "The notebooks that compare, in the order of the page"
-    data, first, general = reads['ingested'], g.seeds[0], made['General', g.seeds[0]]
+    data, general = reads['ingested'], made['General', g.seeds[0]]
     radiology = [made[k, seed] for seed in g.seeds for k, v in CHAINS.items() if v[-1] == 'radiology']
-    last, ablation = [made['RadiNet_wrist', first]], g.section('ablation')
+    ablation = g.section('ablation')
     def run(notebook, **read): return g.run(notebook, reads=read, **g.section(notebook))
     return [
         run('datasets', ingested=data),
-        run('chains', ingested=data, general=general, runs=last, staged=staged),
+        run('chains', ingested=data, general=general, runs=models + radiology, staged=staged),
         run('performance', runs=models, controls=add_controls(g, data), ingested=data, radiology=radiology),
         g.run('ablation', reads=dict(runs=models + minimal, annotated=reads['annotated']), **ablation) if minimal
         else '',

@@ -15,7 +15,8 @@ from .models import MODELS
 from ...results.performance import by_model, model_table, paired_differences
 
 # %% ../../../nbs/papers/karam2021/margins.ipynb #c262fe8e
-FIG10 = ('accuracy', 'f1', 'kappa', 'auc')
+#: those of the paper, and balanced accuracy, since accuracy says little where most cases are negative
+FIG10 = ('accuracy', 'balanced_accuracy', 'f1', 'kappa', 'auc')
 
 # %% ../../../nbs/papers/karam2021/margins.ipynb #433140bc
 def matrix_for(
@@ -101,7 +102,8 @@ def performance_table(
                          published_note=margins.note.where(known, table.published_note),
                          published_points=margins.points, published_relative=margins.relative)
     return table[['model', 'metric', 'value', 'low', 'high', 'published', 'published_note', 'published_points',
-                  'published_relative', 'seeds', 'seed_sd', 'threshold', 'n', 'positives', 'patients', 'note']]
+                  'published_relative', 'seeds', 'seed_sd', 'ensemble', 'ensemble_low', 'ensemble_high', 'threshold',
+                  'n', 'positives', 'patients', 'note']]
 
 # %% ../../../nbs/papers/karam2021/margins.ipynb #63c01100
 def differences(

@@ -22,7 +22,7 @@ from ...results.performance_figures import performance_key
 from ...results.variants import variant_differences, variant_pairs
 
 # %% ../../../nbs/papers/karam2021/target_tables.ipynb #7e57d600
-TABLE4 = ('accuracy', 'precision', 'recall', 'f1', 'kappa', 'auc')
+TABLE4 = ('accuracy', 'balanced_accuracy', 'precision', 'recall', 'f1', 'kappa', 'auc')
 #: what Table 4 calls its targets
 PRINTED = {'wrist': 'Wrist_MURA', 'finger': 'Finger', 'shoulder': 'Shoulder', 'elbow': 'Elbow'}
 
@@ -56,18 +56,19 @@ def targets_table(
             res.append(table.assign(target=target, dataset=PRINTED.get(target, target), model=pretraining))
     table = with_published(pd.concat(res, ignore_index=True), 'karam2021', 'table4')
     return table.rename(columns={'model': 'pretraining'})[[
-        'target', 'pretraining', 'metric', 'value', 'low', 'high', 'published', 'seeds', 'seed_sd', 'threshold', 'n',
-        'positives', 'patients', 'note']]
+        'target', 'pretraining', 'metric', 'value', 'low', 'high', 'published', 'seeds', 'seed_sd', 'ensemble',
+        'ensemble_low', 'ensemble_high', 'threshold', 'n', 'positives', 'patients', 'note']]
 
 # %% ../../../nbs/papers/karam2021/target_tables.ipynb #874acbb9
 def table4_layout(
     table:pd.DataFrame, # from `targets_table`
     digits:int=3, # of every number
 )->pd.DataFrame: # one row a target and beginning, one column a metric, as text
-    "Table 4 as the paper prints it: `0.812 (0.76 to 0.86) [0.755]`"
+    "Table 4 as the paper prints it: `0.812 (0.76 to 0.86) [0.755]`, with the spread over seeds where there are several"
     def text(o):
         if pd.isna(o.value): return '–'
         ours = f'{o.value:.{digits}f}' + ('' if pd.isna(o.low) else f' ({o.low:.2f} to {o.high:.2f})')
+        if pd.notna(o.seed_sd): ours += f' SD {o.seed_sd:.{digits}f}'
         return ours + ('' if pd.isna(o.published) else f' [{o.published:.{digits}f}]')
     if 'without_hardware' in table:
         bare = table[table.metric == 'auc'].assign(metric='auc_without_hardware', published=np.nan)
@@ -81,11 +82,12 @@ def table4_layout(
 # %% ../../../nbs/papers/karam2021/target_tables.ipynb #e34eca61
 def targets_differences(
     runs:list, # stage runs of all targets
-    metrics:tuple=('accuracy', 'auc'), # which
+    metrics:tuple=('accuracy', 'balanced_accuracy', 'kappa', 'auc'), # which
     **options, # of `paired_differences`
-)->pd.DataFrame: # target, baseline, metric, difference, low, high, p, p_holm, stated
+)->pd.DataFrame: # target, baseline, metric, difference, low, high, p, p_holm, stated, seeds, seed_sd, note
     "RadiNet minus each other beginning, paired by patient, with what Table 4's values imply"
-    columns, res = ['target', 'baseline', 'metric', 'difference', 'low', 'high', 'p', 'p_holm', 'stated'], []
+    res, columns = [], ['target', 'baseline', 'metric', 'difference', 'low', 'high', 'p', 'p_holm', 'stated', 'seeds',
+                        'seed_sd', 'note']
     printed = published('karam2021', 'table4').set_index(['dataset', 'model', 'metric']).value/100
     for target, group in by_target(runs).items():
         groups = by_pretraining(group)
@@ -105,14 +107,14 @@ def targets_differences(
 # %% ../../../nbs/papers/karam2021/target_tables.ipynb #4c3d733b
 def baseline_table(
     table:pd.DataFrame, # from `targets_table`
-)->pd.DataFrame: # target, accuracy, kappa (each with interval), published_accuracy, mura_baseline_kappa
+)->pd.DataFrame: # target; accuracy, balanced_accuracy, kappa with intervals; published_accuracy, mura_baseline_kappa
     "Table 5: RadiNet's accuracy and kappa a target beside the published accuracy and what the paper calls MURA's"
     rows = published('karam2021', 'table5')
     rows = rows.assign(target=rows.dataset.str.lower()).set_index(['model', 'target']).value/100
     res = []
     for target, group in table[table.pretraining == 'RadiNet'].groupby('target', sort=False):
         group = group.set_index('metric')
-        ours = {f'{k}{suffix}': group[column][k] for k in ('accuracy', 'kappa')
+        ours = {f'{k}{suffix}': group[column][k] for k in ('accuracy', 'balanced_accuracy', 'kappa')
                 for suffix, column in (('', 'value'), ('_low', 'low'), ('_high', 'high'))}
         res.append(dict(target=target, **ours, published_accuracy=rows.get(('RadiNet_wrist', target), np.nan),
                         mura_baseline_kappa=rows.get(('MURA baseline', target), np.nan)))
@@ -165,7 +167,7 @@ def ablation_table(
     runs:list, # runs of models with and without report labels
     metrics:tuple=TABLE4, # which
     **options, # of `paired_differences`
-)->pd.DataFrame: # model, metric, with_labels, without, difference, low, high, p, stated, train_with, train_without
+)->pd.DataFrame: # model, metric, with_labels, without, difference, low, high, p, stated, seeds, ..., train_without
     "Each model with report labels minus the same without, paired by patient, beside the margin that the text states"
     stated, res = stated_margins(), []
     for name, (own, other) in variant_pairs(runs, 'minimal').items():
@@ -174,6 +176,6 @@ def ablation_table(
         learned = dict(train_with=own[0], train_without=other[0])
         learned = {k: o.record.get('rows', {}).get('train') for k, o in learned.items()}
         res.append(table.assign(model=name, stated=[stated.get((name, o), np.nan) for o in table.metric], **learned))
-    columns = ['model', 'metric', 'with_labels', 'without', 'difference', 'low', 'high', 'p', 'stated', 'train_with',
-               'train_without']
+    columns = ['model', 'metric', 'with_labels', 'without', 'difference', 'low', 'high', 'p', 'stated', 'seeds',
+               'seed_sd', 'note', 'train_with', 'train_without']
     return pd.concat(res, ignore_index=True)[columns] if res else pd.DataFrame(columns=columns)
