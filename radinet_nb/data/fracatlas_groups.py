@@ -77,14 +77,14 @@ def group_images(
     if grouping == 'image': return table.assign(patient=table['image_id'])
     copies = table['dupgroup']
     if grouping == 'dupgroup': return table.assign(patient='g' + copies.astype('string'))
-    numbers, flags = image_numbers(table['image_id']), table[[*parts]].to_numpy()
-    stretch = pd.Series(id_stretches(numbers, flags))
+    numbers, flags = pd.Series(image_numbers(table['image_id'])), table[[*parts]].to_numpy()
+    def named(letter, *ties): # by the first image of a group, whichever other images were read
+        return [f'{letter}{o}' for o in numbers.groupby(tie_groups(*ties)).transform('min')]
+    stretch = pd.Series(id_stretches(numbers.to_numpy(), flags))
     if grouping == 'block':
-        begins = pd.Series(numbers).groupby(stretch).transform('min')
-        return table.assign(patient=[f'b{o}' for o in tie_groups(begins//block, copies)])
-    run = id_sequences(numbers, flags, table[[*views]].to_numpy())
-    return table.assign(patient=[f's{o}' for o in tie_groups(run, copies)],
-                        split_unit=[f'u{o}' for o in tie_groups(stretch, copies, run)])
+        return table.assign(patient=named('b', numbers.groupby(stretch).transform('min')//block, copies))
+    run = id_sequences(numbers.to_numpy(), flags, table[[*views]].to_numpy())
+    return table.assign(patient=named('s', run, copies), split_unit=named('u', stretch, copies, run))
 
 # %% ../../nbs/data/fracatlas_groups.ipynb #a1f7c0e4
 def torn_pairs(
