@@ -705,6 +705,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'radinet_nb/data/class_folders.py')},
             'radinet_nb.data.collections': { 'radinet_nb.data.collections.Source': ( 'data/collections.html#source',
                                                                                      'radinet_nb/data/collections.py'),
+                                             'radinet_nb.data.collections.Source.read': ( 'data/collections.html#source.read',
+                                                                                          'radinet_nb/data/collections.py'),
                                              'radinet_nb.data.collections.check_layout': ( 'data/collections.html#check_layout',
                                                                                            'radinet_nb/data/collections.py'),
                                              'radinet_nb.data.collections.draws_validation': ( 'data/collections.html#draws_validation',

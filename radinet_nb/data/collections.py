@@ -8,73 +8,74 @@ __all__ = ['sources', 'Source', 'source_of_collection', 'draws_validation', 'che
 # %% ../../nbs/data/collections.ipynb #0cf06390
 import inspect
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from .chests import read_chexpert, read_mimic_cxr, read_padchest
-from .class_folders import mednist_parts, read_classes, read_mednist
-from .ct import read_ct
-from .fracatlas import read_fracatlas
-from .grazpedwri import read_grazpedwri
-from .hospital import read_hospital
-from .layouts import Reading, find_root
-from .mura import mura_tables, read_mura
 from ..errors import InputError
 
 # %% ../../nbs/data/collections.ipynb #0a74a5bc
 class Source(NamedTuple):
     "What there is to know about a collection before reading it"
-    read: callable # the reader
+    reader: str # 'module:function' of `data`, imported when it is asked for: a list of sources costs nothing
     homepage: str # where it is described and handed out
     licence: str # in plain words
     download: str # what to fetch, and the layout that the reader expects
     required: tuple = () # files and folders that must be there
 
+    @property
+    def read(self): # the reader
+        module, function = self.reader.split(':')
+        return getattr(import_module(f'radinet_nb.data.{module}'), function)
+
 # %% ../../nbs/data/collections.ipynb #dd100c5f
 sources = dict(
     mura=Source(
-        read_mura, 'https://stanfordmlgroup.github.io/competitions/mura',
+        'mura:read_mura', 'https://stanfordmlgroup.github.io/competitions/mura',
         'Stanford MURA research use agreement: non-commercial research, no redistribution, registration needed',
         'the archive MURA-v1.1.zip (3.3 GB; from https://aimi.stanford.edu/datasets/mura-msk-xrays): '
-        'folders train and valid, *_image_paths.csv, *_labeled_studies.csv', ('train', 'valid', *mura_tables)),
+        'folders train and valid, *_image_paths.csv, *_labeled_studies.csv',
+        ('train', 'valid', 'train_image_paths.csv', 'train_labeled_studies.csv', 'valid_image_paths.csv',
+         'valid_labeled_studies.csv')),
     fracatlas=Source(
-        read_fracatlas, 'https://doi.org/10.6084/m9.figshare.22363012', 'CC BY 4.0',
+        'fracatlas:read_fracatlas', 'https://doi.org/10.6084/m9.figshare.22363012', 'CC BY 4.0',
         'FracAtlas.zip (320 MB): dataset.csv, images/Fractured, images/Non_fractured, Annotations',
         ('dataset.csv', 'images')),
     grazpedwri=Source(
-        read_grazpedwri, 'https://doi.org/10.6084/m9.figshare.14825193', 'CC BY 4.0',
+        'grazpedwri:read_grazpedwri', 'https://doi.org/10.6084/m9.figshare.14825193', 'CC BY 4.0',
         'dataset.csv, images_part1.zip to images_part4.zip and folder_structure.zip (its yolov5/labels), '
         'unpacked in one folder', ('dataset.csv',)))
 
 # %% ../../nbs/data/collections.ipynb #82d38b11
 sources |= dict(
     chexpert=Source(
-        read_chexpert, 'https://stanfordmlgroup.github.io/competitions/chexpert',
+        'chests:read_chexpert', 'https://stanfordmlgroup.github.io/competitions/chexpert',
         'Stanford University dataset research use agreement: non-commercial research, no redistribution, '
         'registration needed',
         'CheXpert-v1.0-small (11 GB): train.csv, valid.csv, folders train and valid; or the batches of CheXpert-v1.0 '
         '(440 GB) side by side', ('train.csv', 'valid.csv')),
     mimic_cxr=Source(
-        read_mimic_cxr, 'https://physionet.org/content/mimic-cxr-jpg',
+        'chests:read_mimic_cxr', 'https://physionet.org/content/mimic-cxr-jpg',
         'PhysioNet credentialed health data licence 1.5.0: a course on research with human data, and a signed '
         'agreement',
         'MIMIC-CXR-JPG 2.1.0 (570 GB): folder files, mimic-cxr-2.0.0-metadata.csv.gz, -chexpert.csv.gz and '
         '-split.csv.gz', ('files',)),
     padchest=Source(
-        read_padchest, 'https://bimcv.cipf.es/bimcv-projects/padchest',
+        'chests:read_padchest', 'https://bimcv.cipf.es/bimcv-projects/padchest',
         'PadChest dataset research use agreement: research only, no redistribution, registration needed',
         'PADCHEST_chest_x_ray_images_labels_160K_*.csv and the archives 0.zip to 54.zip (1 TB), unpacked in one '
         'folder'))
 
 # %% ../../nbs/data/collections.ipynb #2c9252e1
 sources |= dict(
-    ct=Source(read_ct, '', 'whatever its owner grants',
+    ct=Source('ct:read_ct', '', 'whatever its owner grants',
               'a folder with the DICOM slices of one or several CT series anywhere below it'),
-    mednist=Source(read_mednist, 'https://github.com/Project-MONAI/MONAI-extra-test-data', 'CC BY-SA 4.0',
-                   'MedNIST.tar.gz (60 MB): one folder a class', tuple(mednist_parts)),
-    classes=Source(read_classes, '', 'whatever its owner grants', 'one folder a class, images in it'),
+    mednist=Source('class_folders:read_mednist', 'https://github.com/Project-MONAI/MONAI-extra-test-data', 'CC BY-SA 4.0',
+                   'MedNIST.tar.gz (60 MB): one folder a class',
+                   ('Hand', 'CXR', 'ChestCT', 'HeadCT', 'AbdomenCT', 'BreastMRI')),
+    classes=Source('class_folders:read_classes', '', 'whatever its owner grants', 'one folder a class, images in it'),
     hospital=Source(
-        read_hospital, '', 'the ethics approval that it was exported under',
+        'hospital:read_hospital', '', 'the ethics approval that it was exported under',
         'DICOM files anywhere below one folder, labels.csv (StudyInstanceUID or AccessionNumber, fracture), '
         'reports.csv (same key, report), views.csv (file, SOPInstanceUID or image; view; use)'))
 
@@ -101,6 +102,7 @@ def check_layout(
     path, # its folder
 )->Path: # where it begins
     "Raise `InputError` unless the folder looks like that collection; no table or image is read"
+    from radinet_nb.data.layouts import find_root
     return find_root(path, *source_of_collection(name).required)
 
 # %% ../../nbs/data/collections.ipynb #ff19f25b
@@ -108,7 +110,7 @@ def read_collection(
     name:str, # of the collection, a key of `sources`
     path, # its folder
     **options, # of its reader
-)->Reading: # studies, quarantine, account
+): # Reading: studies, quarantine, account
     "Read a collection by name; `InputError` for an unknown name, an unknown option or one that is needed"
     source = source_of_collection(name)
     known = dict(list(inspect.signature(source.read).parameters.items())[1:])

@@ -14,7 +14,6 @@ from importlib import metadata
 from pathlib import Path
 from tempfile import gettempdir
 
-import pandas as pd
 from fastcore.basics import patch
 
 from ..errors import InputError
@@ -124,16 +123,17 @@ class Run:
         self.folder, self.name = Path(folder), Path(folder).name
         self.record, self.params = read_json(self.folder/'record.json'), read_json(self.folder/'params.json')
 
-    def table(self, name:str)->pd.DataFrame:
+    def table(self, name:str):
         "A data frame that the run left, by file name"
+        import pandas as pd # here, so that a command that only asks for versions does not wait for it
         path = self.folder/name
         if not path.exists(): raise InputError(f'the run left no {name}', where=self.folder)
         return pd.read_parquet(path) if path.suffix == '.parquet' else pd.read_csv(path)
 
     @property
-    def predictions(self)->pd.DataFrame: return self.table('predictions.parquet')
+    def predictions(self): return self.table('predictions.parquet')
     @property
-    def history(self)->pd.DataFrame: return self.table('history.csv')
+    def history(self): return self.table('history.csv')
     @property
     def weights(self)->Path: return self.folder/'weights.safetensors'
     def __repr__(self): return f'Run({self.name}, {self.record["notebook"]}, {self.record["seconds"]} s)'
