@@ -17,15 +17,16 @@ from .networks import Network, features_of
 def main_layers(
     body:nn.Module, # a backbone
 )->dict[str,nn.Module]: # name to layer, in order
-    "The top layers of a body; a child that holds nearly all parameters, such as `features`, is opened"
-    prefix, inner = '', body
+    "The top layers of a body; a child that holds nearly all parameters, or a sequence with most of them, is opened"
+    layers = dict(body.named_children())
     while True:
-        children = dict(inner.named_children())
-        sizes = {k: sum(p.numel() for p in v.parameters()) for k, v in children.items()}
+        sizes = {k: sum(p.numel() for p in v.parameters()) for k, v in layers.items()}
         big = max(sizes, key=sizes.get)
-        if sizes[big] < 0.9*sum(sizes.values()) or not list(children[big].children()): break
-        prefix, inner = f'{prefix}{big}.', children[big]
-    return {prefix + k: v for k, v in children.items()}
+        least = 0.5 if isinstance(layers[big], nn.Sequential) else 0.9
+        inner = {f'{big}.{k}': v for k, v in layers[big].named_children()}
+        if sizes[big] < least*sum(sizes.values()) or not inner: return layers
+        at = list(layers).index(big)
+        layers = dict([*list(layers.items())[:at], *inner.items(), *list(layers.items())[at + 1:]])
 
 # %% ../../nbs/learning/blocks.ipynb #2c0ffee1
 def resolutions(

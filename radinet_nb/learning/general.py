@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
 
-from ..data.augmentation import normalize
+from ..data.augmentation import MEAN, STD, normalize
 from ..data.runs import OpenRun, Run, say_progress
 from ..errors import InputError
 from .checkpoints import open_checkpoint, remove_checkpoints
 from .devices import best_device, set_seed
 from .learners import make_learner
-from .networks import Network
+from .networks import Network, NetworkSpec
 from .rows import SEEN_COLUMNS
 from .schedules import Phase, fit_schedule, summary
 from .weights import carry, imagenet_weights, save_weights
@@ -36,16 +36,17 @@ class FractalBatches:
         start:int, # number of the first image in the endless stream
         device:torch.device, # where to render
         fresh:bool=True, # new images in every epoch
+        scale:tuple=(MEAN, STD), # of the input, as the network wants it
     ):
         self.n, self.pixels, self.classes, self.bs = max(1, images//batch_size), pixels, classes, batch_size
-        self.start, self.device, self.fresh, self.epoch = start, device, fresh, 0
+        self.start, self.device, self.fresh, self.epoch, self.scale = start, device, fresh, 0, scale
     def __len__(self): return self.n
     def __iter__(self):
         for i in range(self.n):
             first, points = self.start + (self.epoch*self.n + i)*self.bs, max(1000, self.pixels**2//2)
             x, y = fractal_images(self.bs, size=self.pixels, classes=self.classes, seed=0, device=self.device,
                                   start=first, points=points)
-            yield normalize(x.to(self.device)), y.to(self.device)
+            yield normalize(x.to(self.device), *self.scale), y.to(self.device)
             if i % 20 == 0: say_progress(f'epoch {self.epoch + 1}, {i*self.bs} fractals')
         self.epoch += self.fresh
 
@@ -75,11 +76,11 @@ class Fractals:
     threads:int = 0 # threads of torch; 0: all
     device:str = '' # empty: CUDA where there is one
 
-    def batches(self, device:torch.device)->DataLoaders:
-        "Batches for training and validation, on a device"
+    def batches(self, device:torch.device, scale:tuple=(MEAN, STD))->DataLoaders:
+        "Batches for training and validation, on a device, in the scale that a network wants"
         shape = self.pixels, self.classes, self.batch_size
-        train = FractalBatches(self.images, *shape, 10**9*(self.seed + 1), device)
-        valid = FractalBatches(max(self.batch_size, self.images//20), *shape, 0, device, fresh=False)
+        train = FractalBatches(self.images, *shape, 10**9*(self.seed + 1), device, scale=scale)
+        valid = FractalBatches(max(self.batch_size, self.images//20), *shape, 0, device, fresh=False, scale=scale)
         return DataLoaders(train, valid, device=device)
 
 # %% ../../nbs/learning/general.ipynb #8abdff29
@@ -98,7 +99,8 @@ def pretrain_fractals(
     params = params or asdict(fractals) | dict(backbone=backbone, name=name)
     run = OpenRun(out, 'steps/general', params, seed=fractals.seed)
     checkpoint = open_checkpoint(out, network, **asdict(fractals))
-    history = fit_schedule(make_learner(fractals.batches(device), network), phases, checkpoint)
+    dls = fractals.batches(device, (network.spec.mean, network.spec.std))
+    history = fit_schedule(make_learner(dls, network), phases, checkpoint)
     history.assign(run=name).to_csv(run.folder/'history.csv', index=False)
     if checkpoint: run.note(resumed=checkpoint.resumed)
     done = write_general_run(run, network, name, schedule=summary(phases), epochs=len(history),
@@ -108,18 +110,20 @@ def pretrain_fractals(
 
 # %% ../../nbs/learning/general.ipynb #6a81c6fe
 def import_imagenet(
-    backbone:str, # a name of torchvision
-    weights:str='', # a local file; empty: torchvision's download
+    backbone:str, # any name of torchvision, or one whose weights a package carries
+    weights:str='', # a local file; empty: the package's, or torchvision's download
     out:str|Path='', # folder of the run; empty: a temporary one
     name:str='General', # what to call the run
+    scale:tuple=((), ()), # mean and deviation of the input, if others than the weights were trained with
     params:dict|None=None, # what to write to params.json; None: these arguments
 )->Run: # with weights; it has seen no patient
     "Take ImageNet weights into a run, so that a chain can start from it like from any other"
     state, origin = imagenet_weights(backbone, weights)
-    network = Network(backbone)
+    network = Network(NetworkSpec(backbone, mean=scale[0], std=scale[1]))
     carry(network, state, where=weights or origin)
     run = OpenRun(out, 'steps/general', params or dict(backbone=backbone, weights=weights, name=name))
-    facts = dict(origin=f'ImageNet: {origin}', schedule='taken over, not trained here', epochs=0)
+    facts = dict(origin=f'ImageNet: {origin}', schedule='taken over, not trained here', epochs=0,
+                 input=dict(mean=network.spec.mean, std=network.spec.std))
     return write_general_run(run, network, name, **facts)
 
 # %% ../../nbs/learning/general.ipynb #75483822
@@ -129,7 +133,9 @@ def general_from_parameters(
 )->Run:
     "The general start that a notebook's parameters mean; `InputError` for an unknown kind"
     start = dict(backbone=params['backbone'], out=out, name=params.get('name', 'General'), params=params)
-    if params['kind'] == 'imagenet': return import_imagenet(weights=params.get('weights', ''), **start)
+    if params['kind'] == 'imagenet':
+        scale = params.get('input_mean', ()), params.get('input_std', ())
+        return import_imagenet(weights=params.get('weights', ''), scale=scale, **start)
     if params['kind'] != 'fractal':
         raise InputError(f'kind {params["kind"]!r} is unknown', 'general', 'write imagenet or fractal')
     known = Fractals.__dataclass_fields__

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from .networks import Network, NetworkSpec
+from .networks import Network, NetworkSpec, is_torchvisions
+from .packaged import PACKAGED, in_order_of, packaged_weights
 
 # %% ../../nbs/learning/weights.ipynb #05f39540
 def save_weights(
@@ -101,17 +102,19 @@ def carry(
 
 # %% ../../nbs/learning/weights.ipynb #ed189a19
 def imagenet_weights(
-    backbone:str, # a name of torchvision
-    path:str='', # a local file instead of the download
+    backbone:str, # a name of torchvision, or of `PACKAGED`
+    path:str='', # a local file instead of the package or the download
 )->tuple[dict,str]: # the state, and where it came from
-    "ImageNet weights from a local file or from torchvision; `InputError` where neither is possible"
-    if path: return load_weights(path), Path(path).name
+    "ImageNet weights from a local file, from a package or from torchvision; `InputError` where none is possible"
+    if path: return in_order_of(load_weights(path), backbone, path), Path(path).name
+    if backbone.removeprefix('timm/') in PACKAGED: return packaged_weights(backbone)
     from torchvision import models
-    if backbone not in models.list_models(module=models):
-        message = f'torchvision has no ImageNet weights of {backbone}'
-        raise InputError(message, 'general', 'name a local file, or use fractal')
+    if not is_torchvisions(backbone):
+        message = f'neither torchvision nor a package has ImageNet weights of {backbone}'
+        raise InputError(message, 'general', f'name a local file, use {", ".join(PACKAGED)}, or use fractal')
     weights = models.get_model_weights(backbone).DEFAULT
     try: return weights.get_state_dict(progress=False, check_hash=True, weights_only=True), str(weights)
     except OSError as e:
-        raise InputError(f'ImageNet weights of {backbone} cannot be downloaded ({type(e).__name__})', 'general',
-                         'name a local file, or use fractal') from None
+        mend = f'name a local file, use {", ".join(PACKAGED)}, which packages carry, or use fractal'
+        message = f'ImageNet weights of {backbone} cannot be downloaded ({type(e).__name__})'
+        raise InputError(message, 'general', mend) from None
