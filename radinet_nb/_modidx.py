@@ -1181,6 +1181,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'radinet_nb/evidence/confusion.py'),
                                                'radinet_nb.evidence.confusion.mcc_between': ( 'evidence/confusion.html#mcc_between',
                                                                                               'radinet_nb/evidence/confusion.py'),
+                                               'radinet_nb.evidence.confusion.mcc_parts': ( 'evidence/confusion.html#mcc_parts',
+                                                                                            'radinet_nb/evidence/confusion.py'),
                                                'radinet_nb.evidence.confusion.metric_ratio': ( 'evidence/confusion.html#metric_ratio',
                                                                                                'radinet_nb/evidence/confusion.py')},
             'radinet_nb.evidence.equivalence': { 'radinet_nb.evidence.equivalence.discordant': ( 'evidence/equivalence.html#discordant',
