@@ -1,6 +1,7 @@
-"""False alarms, misses and speed of the audit, on random honest tables: python benchmarks/evidence.py [TABLES] [SEED]
+"""What the audit says of honest tables and of planted errors, and its speed: python benchmarks/evidence.py [TABLES] [SEED]
 
-With 0 tables only the speed is measured, and the recorded result on random tables stays."""
+Honest rows are single matrices and means over folds and seeds; errors of each kind are planted in rows of single matrices.
+With 0 tables only the speed is measured, and the recorded results on random tables stay."""
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ from radinet_nb.evidence.solver import matrices
 
 # the second accuses only a row that is known to hold the metrics of one class
 ACCUSES = ('impossible', 'only as averages')
+MEAN = 'possible as a mean over runs'
 
 
 def show(value, decimals, how):
@@ -70,7 +72,7 @@ def run(tables, seed):
     start = time.perf_counter()
     for k in range(tables):
         table, truths, facts = honest_table(rng)
-        got = audit_table(table)
+        got = audit_table(table, seconds=np.inf)
         rows += len(truths)
         for v in got.verdict: verdicts[v] = verdicts.get(v, 0)+1
         accused = got[got.verdict.isin(ACCUSES if facts['reading'] == 'positive' else ACCUSES[:1])]
@@ -90,6 +92,98 @@ def run(tables, seed):
                 first_missed=missed[:3])
 
 
+def random_runs(rng, kind, k):
+    "Matrices of k runs of one network: seeds on one test set, or folds of it, stratified or not"
+    n = int(np.exp(rng.uniform(np.log(60), np.log(3000))))
+    truth = np.arange(n) < max(k, int(n*rng.uniform(.1, .7)))
+    if kind == 'seeds': folds = [truth]*k
+    elif kind == 'stratified': folds = [truth[i::k] for i in range(k)]
+    else: folds = np.array_split(rng.permutation(truth), k)
+    good, spread = rng.uniform(.55, .97, 2), rng.uniform(0, .06)
+    res = []
+    for fold in folds:
+        positives, negatives = int(fold.sum()), int((~fold).sum())
+        right = np.clip(good+rng.normal(0, spread, 2), 0, 1)
+        tp, fp = int(rng.binomial(positives, right[0])), int(rng.binomial(negatives, 1-right[1]))
+        res.append((tp, fp, positives-tp, negatives-fp))
+    return res, (int(truth.sum()), int((~truth).sum()))
+
+
+def mean_row(rng, kind):
+    "A row of means over three to ten runs, printed with two to four digits; and the class counts of the whole test set"
+    runs, sizes = random_runs(rng, kind, int(rng.integers(3, 11)))
+    reading = str(rng.choice(READINGS, p=[.7, .1, .1, .1]))
+    names = [str(o) for o in rng.choice([*DETERMINED, 'auc'], rng.integers(3, 8), replace=False)]
+    digits, percent = int(rng.integers(2, 5)), rng.random() < .5
+    values = {o: np.mean([metric(o, run, reading) for run in runs]) for o in names}
+    printed = {o: show(v*100 if percent else v, digits-2*percent, 'float') for o,v in values.items()}
+    return printed, sizes, reading
+
+
+def stated(rng, row, sizes, runs=None):
+    "The row with class counts, their sum or neither, and what the table says of runs"
+    known = int(rng.integers(3))
+    counts = [dict(positives=str(sizes[0]), negatives=str(sizes[1])), dict(n=str(sum(sizes))), {}][known]
+    return dict(model='a') | row | counts | (dict(runs=runs) if runs else {})
+
+
+def honest_means(rows, seed):
+    "Verdicts on honest means, by kind of mean, and how many are accused"
+    rng, res = np.random.default_rng(seed), {}
+    for kind in ('seeds', 'stratified', 'folds'):
+        verdicts, alarms = {}, []
+        for _ in range(rows):
+            row, sizes, reading = mean_row(rng, kind)
+            row = stated(rng, row, sizes, 'same set' if kind == 'seeds' and rng.random() < .3 else None)
+            got = audit_table(pd.DataFrame([row]), seconds=np.inf).iloc[0]
+            verdicts[got.verdict] = verdicts.get(got.verdict, 0)+1
+            if got.verdict in (ACCUSES if reading == 'positive' else ACCUSES[:1]): alarms.append(dict(row=row, says=got.says))
+        res[kind] = dict(rows=rows, false_alarms=len(alarms), verdicts=verdicts, first_alarms=alarms[:3])
+    return res
+
+
+def plant(rng, kind, row):
+    "A row of percentages with one error of a kind; None where it would change nothing"
+    row = dict(row)
+    if kind == 'precision and recall exchanged':
+        row['precision'], row['recall'] = row['recall'], row['precision']
+    elif kind.endswith('of another run'):
+        name, size = kind.split()[0], 6 if kind.startswith('accuracy') else 15
+        row[name] = f'{float(row[name])+rng.choice([-1, 1])*rng.uniform(1, size):.2f}'
+    elif kind == 'F1 as plain mean': row['f1'] = f'{(float(row["precision"])+float(row["recall"]))/2:.2f}'
+    elif kind == 'two digits exchanged':
+        name = str(rng.choice([o for o in row]))
+        row[name] = row[name][1]+row[name][0]+row[name][2:] if row[name][1:2].isdigit() else row[name]
+    return row
+
+
+KINDS = ('precision and recall exchanged', 'accuracy of another run', 'kappa of another run', 'F1 as plain mean',
+         'two digits exchanged')
+
+
+def planted_errors(rows, seed):
+    "Of errors in rows of single matrices: how many are noticed, by kind, and by what the table says of runs and counts"
+    rng, res = np.random.default_rng(seed), {}
+    for kind in KINDS:
+        for runs in (None, 'same set', 'one'):
+            for counted in (True, False):
+                found = {'impossible': 0, 'only as averages': 0, 'only as a mean': 0, 'exchange named': 0, 'not noticed': 0}
+                for _ in range(rows):
+                    (run, *_), sizes = random_runs(rng, 'seeds', 1)
+                    honest = {o: f'{100*metric(o, run, "positive"):.2f}' for o in
+                              ('accuracy', 'precision', 'recall', 'specificity', 'f1', 'kappa')}
+                    row = plant(rng, kind, honest)
+                    if row == honest: continue
+                    row |= dict(positives=str(sizes[0]), negatives=str(sizes[1])) if counted else {}
+                    got = audit_table(pd.DataFrame([row | (dict(runs=runs) if runs else {})]), seconds=np.inf).iloc[0]
+                    word = got.verdict if got.verdict in ACCUSES else 'not noticed'
+                    if got.verdict == MEAN: word = 'only as a mean'
+                    if 'exchanged' in got.says and got.odd == 'precision, recall': word = 'exchange named'
+                    found[word] += 1
+                res[f'{kind}; runs: {runs or "not stated"}; {"class counts" if counted else "no counts"}'] = found
+    return res
+
+
 def timed_tables(seed, rows=100):
     "Seconds for a table of so many rows, with class counts, with totals only, and without counts"
     rng, res = np.random.default_rng(seed), {}
@@ -105,19 +199,22 @@ def timed_tables(seed, rows=100):
             if k % 2: row['accuracy'] = f'{float(row["accuracy"])+2:.2f}'
             table.append(dict(model=f'm{k}') | row | extra)
         wall, cpu = time.perf_counter(), time.process_time()
-        got = audit_table(pd.DataFrame(table))
+        got = audit_table(pd.DataFrame(table), seconds=np.inf)
         res[name] = dict(seconds=round(time.perf_counter()-wall, 2), cpu_seconds=round(time.process_time()-cpu, 2),
-                         accused=int(got.verdict.isin(ACCUSES).sum()))
+                         noticed=int(got.verdict.isin((*ACCUSES, MEAN)).sum()))
     return res
 
 
 if __name__ == '__main__':
     tables, seed = (int(o) for o in (sys.argv[1:]+['10000', '0'][len(sys.argv)-1:]))
     path = Path(__file__).with_suffix('.json')
-    random_tables = run(tables, seed) if tables else json.loads(path.read_text())['random_tables']
-    res = dict(random_tables=random_tables, table_of_100_rows=timed_tables(seed),
-               machine=dict(python=platform.python_version(), numpy=np.__version__, cpus=os.cpu_count(),
-                            system=platform.system(),
-                            load=round(os.getloadavg()[0], 1)))
+    old = json.loads(path.read_text())
+    res = {k: old[k] for k in ('random_tables', 'honest_means', 'planted_errors') if k in old}
+    if tables:
+        res = dict(random_tables=run(tables, seed), honest_means=honest_means(max(tables//10, 1), seed),
+                   planted_errors=planted_errors(max(tables//200, 1), seed))
+    res |= dict(table_of_100_rows=timed_tables(seed),
+                machine=dict(python=platform.python_version(), numpy=np.__version__, cpus=os.cpu_count(),
+                             system=platform.system(), load=round(os.getloadavg()[0], 1)))
     path.write_text(json.dumps(res, indent=1, default=str)+'\n')
     print(json.dumps(res, indent=1, default=str))

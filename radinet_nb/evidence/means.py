@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'Runs', 'metric_values', 'both_ends', 'runs_at', 'run_grid', 'descend', 'mean_over_runs']
 
-# %% ../../nbs/evidence/means.ipynb #a2f6be80
+# %% ../../nbs/evidence/means.ipynb #e0d449ba
 from functools import lru_cache
 from itertools import combinations_with_replacement, product
 from typing import NamedTuple
@@ -13,17 +13,17 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linprog
 
-from .confusion import metric_ratio
+from .confusion import mcc_parts, metric_ratio
 from .printed import printed_intervals
 
-# %% ../../nbs/evidence/means.ipynb #7d0b969c
+# %% ../../nbs/evidence/means.ipynb #8f201204
 class Runs(NamedTuple):
     "Which runs a mean is taken over, and what is printed of them"
     metrics: tuple # names of the columns
     reading: str = 'positive' # whose precision, recall and F1: one of READINGS
     share: float|None = None # share of positives in every run; None: any share, and another one in each run
 
-# %% ../../nbs/evidence/means.ipynb #771f957c
+# %% ../../nbs/evidence/means.ipynb #8fb93e32
 def metric_values(
     runs:Runs, # what is printed
     sensitivity:np.ndarray, # of each run, from 0 to 1
@@ -31,15 +31,15 @@ def metric_values(
     share:np.ndarray, # of positives in each run
 )->np.ndarray: # (metrics, runs); NaN for 0/0; of AUC the lowest value
     "The metrics of runs of any size"
-    counts = tp, fp, fn, tn = (share*sensitivity, (1-share)*fallout, share*(1-sensitivity), (1-share)*(1-fallout))
+    counts = share*sensitivity, (1-share)*fallout, share*(1-sensitivity), (1-share)*(1-fallout)
     def ratio(metric):
-        if metric=='mcc': return tp*tn-fp*fn, np.sqrt((tp+fp)*(tp+fn)*(tn+fp)*(tn+fn))
+        if metric=='mcc': return mcc_parts(*counts)
         if metric=='auc': return sensitivity*(1-fallout), np.ones(np.shape(share))
         return metric_ratio(metric, *counts, reading=runs.reading)
     with np.errstate(invalid='ignore', divide='ignore'):
         return np.array([np.where(under>0, over/under, np.nan) for over,under in map(ratio, runs.metrics)])
 
-# %% ../../nbs/evidence/means.ipynb #a0e011f6
+# %% ../../nbs/evidence/means.ipynb #c68a2707
 def both_ends(
     runs:Runs, # what is printed
     values:np.ndarray, # from `metric_values`
@@ -57,7 +57,7 @@ def both_ends(
     return (np.concatenate([o[:, k] for o,k in zip(parts, keep, strict=True)], 1),
             np.concatenate([o[k] for o,k in zip(owners, keep, strict=True)]))
 
-# %% ../../nbs/evidence/means.ipynb #aff88a6a
+# %% ../../nbs/evidence/means.ipynb #07490642
 def _stretched(u): return u**3/(u**3+(1-u)**3)
 
 def runs_at(
@@ -70,9 +70,12 @@ def runs_at(
     lacks = (s<1e-12) | (s>1-1e-12) # a class: its rate may have any value, and then AUC and balanced accuracy are open
     values = metric_values(runs, r, f, np.clip(s, 1e-12, 1-1e-12))
     values[[[o=='balanced_accuracy'] for o in runs.metrics] & lacks] = np.nan
+    if 'auc' in runs.metrics: # some programs print one half
+        k = runs.metrics.index('auc')
+        values[k] = np.where(lacks, np.minimum(values[k], .5), values[k])
     return both_ends(runs, values, np.where(lacks, 1., 1-f*(1-r)))
 
-# %% ../../nbs/evidence/means.ipynb #634bc0f8
+# %% ../../nbs/evidence/means.ipynb #de03c302
 @lru_cache(32)
 def run_grid(
     runs:Runs, # what is printed
@@ -82,7 +85,7 @@ def run_grid(
     at = np.stack(np.meshgrid(rates, rates, shares, indexing='ij'), -1).reshape(-1, 3)
     return at, *runs_at(runs, at)
 
-# %% ../../nbs/evidence/means.ipynb #0c826966
+# %% ../../nbs/evidence/means.ipynb #1120eb0a
 _OFFSETS = np.array(list(product((-1, 0, 1), repeat=3)), float)
 _PAIRS = list(combinations_with_replacement(range(3), 2))
 
@@ -104,7 +107,7 @@ def _quadratic_jump(cost, flat=False):
     size = np.maximum(np.abs(size), 1e-9+1e-6*np.abs(size).max(1, keepdims=True))
     return np.clip(-np.einsum('nij,nj,nkj,nk->ni', axes, 1/size, axes, fitted[:, 1:4]), -3, 3)
 
-# %% ../../nbs/evidence/means.ipynb #62e133e4
+# %% ../../nbs/evidence/means.ipynb #83db780a
 def _cheapest(runs, price, near):
     "Of each row of neighbours (rows, neighbours, 3): the best coordinates, its values and its price; and all prices"
     flat = near.reshape(-1, 3)
@@ -141,7 +144,7 @@ def descend(
         last = cost.min()
     return values, cost
 
-# %% ../../nbs/evidence/means.ipynb #92c2af0f
+# %% ../../nbs/evidence/means.ipynb #6a5ce6e2
 TOLERANCE = 1e-6 # a miss that still counts as met: a ten-thousandth of a point
 
 def _weigh(values, low, high, cost, miss):
@@ -153,7 +156,7 @@ def _weigh(values, low, high, cost, miss):
     first, second = np.split(got.ineqlin.marginals, 2)
     return got.fun, first-second, got.eqlin.marginals[0]
 
-# %% ../../nbs/evidence/means.ipynb #2acc3eb5
+# %% ../../nbs/evidence/means.ipynb #43703737
 def _least(runs, low, high, cost, columns, miss, rounds=60):
     "Least cost (or miss) of a mean over runs, by column generation; and the columns that were tried"
     at, grid, owner = run_grid(runs)
@@ -179,7 +182,7 @@ def _least(runs, low, high, cost, columns, miss, rounds=60):
     else: least = 0. if miss else least # not decided counts as possible
     return max(float(least), 0.), columns
 
-# %% ../../nbs/evidence/means.ipynb #5afeef4e
+# %% ../../nbs/evidence/means.ipynb #d5c9829d
 def mean_over_runs(
     printed:dict, # metric -> text as printed, or an interval of two fractions
     share:float|None=None, # of positives in every run, as for seeds on one test set; None: any, another in each fold

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .confusion import COUNTS, READINGS, fits, metric_ratio
+from .confusion import COUNTS, READINGS, fits, mcc_parts, metric_ratio
 from .printed import DETERMINED, printed_intervals
 
 # %% ../../nbs/evidence/solver.ipynb #2855a953
@@ -155,7 +155,7 @@ def implied_values(
     x = [found[o].to_numpy(float) for o in COUNTS]
     value = {}
     for o in metrics:
-        over, under = metric_ratio(o, *x)
+        over, under = metric_ratio(o, *x) if o!='mcc' else mcc_parts(*x)
         value[o] = 100*np.divide(over, under, out=np.full(len(found), np.nan), where=under>0)
     value = pd.DataFrame(value) # its min and max pass over what is undefined
     return pd.DataFrame(dict(metric=list(metrics), low=value.min().to_numpy(), high=value.max().to_numpy()))

@@ -7,6 +7,7 @@ __all__ = ['StudyPredictions', 'parts_note', 'judge_studies', 'picture_caption',
            'decisions_by_case', 'draw_overlays', 'check_output', 'write_predictions', 'predict_files']
 
 # %% ../../nbs/models/prediction.ipynb #2cc257c3
+import itertools
 import os
 import re
 import shutil
@@ -93,11 +94,16 @@ def heat_maps(
 # %% ../../nbs/models/prediction.ipynb #653a9fa7
 def picture_names(
     studies:pd.Series, # study of each case
-)->list[str]: # file names, each once
-    "Name of each case's picture: its study, and a number from the second case of a study on"
-    number = studies.groupby(studies).cumcount() + 1
-    return [re.sub(r'[^\w.-]+', '_', study) + (f'.{n}' if n > 1 else '') + '.png'
-            for study, n in zip(studies, number, strict=True)]
+)->list[str]: # file names, each once on any file system
+    "Name of each case's picture: its study, and a number where that name is taken"
+    names, taken = [], set()
+    for study in studies:
+        stem = re.sub(r'[^\w.-]+', '_', study)[:60].lstrip('.') or 'study'
+        ways = itertools.chain([stem], (f'{stem}.{n}' for n in itertools.count(2)))
+        name = next(o for o in ways if o.casefold() not in taken)
+        taken.add(name.casefold())
+        names.append(f'{name}.png')
+    return names
 
 # %% ../../nbs/models/prediction.ipynb #a72075b5
 def decisions_by_case(
