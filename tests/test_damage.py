@@ -127,7 +127,8 @@ def harmed(data, harm, rng):
             box.ReferencedStudySequence = pydicom.Sequence([ds.ReferencedStudySequence[0]] if
                                                            'ReferencedStudySequence' in ds else [])
             ds.ReferencedStudySequence = pydicom.Sequence([box])
-    ds.save_as(out)
+    try: ds.save_as(out)
+    except Exception: return data # what pydicom cannot write stays whole
     return out.getvalue()
 
 
