@@ -6,7 +6,7 @@ import pytest
 from radinet_nb.data.notebooks import paper_folders
 from radinet_nb.results.claim_tests import TESTS
 from radinet_nb.results.claims import count_verdicts, judge_claims, read_claims
-from radinet_nb.results.verdicts import CONTRADICTED, VERDICTS, graded, limited
+from radinet_nb.results.verdicts import CONTRADICTED, graded, limited
 from radinet_nb.workflow.papers import paper_module
 
 

@@ -72,7 +72,7 @@ def baseline_predictions(
 def accuracy_table(
     compared:pd.DataFrame, # of `compare_models`, baselines appended
     confidence:float=0.95, # of the two-sided intervals
-)->pd.DataFrame: # model, metric, value, low, high, spread over runs; missed, false: shares of each class
+)->pd.DataFrame: # model, metric, value, low, high, spread over runs; missed, false: shares of each class; seeds (runs)
     "Mean accuracy over the runs; the interval is that of a single test side, since test sides of five runs overlap"
     rows = []
     for name,o in compared.groupby('model', sort=False):
@@ -82,7 +82,7 @@ def accuracy_table(
         low, high = beta_interval(by_run.mean(), trials, confidence)
         missed, false = (o.predicted[o.target == 1] == 0).mean(), (o.predicted[o.target == 0] == 1).mean()
         rows.append(dict(model=name, metric='accuracy', value=by_run.mean(), low=low, high=high,
-                         spread=by_run.std(ddof=0), missed=missed, false=false))
+                         spread=by_run.std(ddof=0), missed=missed, false=false, seeds=len(by_run)))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/annotation/comparison.ipynb #4b9e3cc1

@@ -24,11 +24,11 @@ def kept_epoch(
     return f'{best + 1}, {run.history.set_index("epoch").phase[best]}'
 
 # %% ../../nbs/results/kept.ipynb #40b44e00
-TRAINING_FACTS = ['run', 'id', 'schedule', 'epochs', 'kept', 'minutes', 'device']
+TRAINING_FACTS = ['run', 'id', 'schedule', 'epochs', 'kept', 'ended by', 'did not train', 'minutes', 'device']
 
 def trainings_behind(
     runs:list[Run], # that offer predictions of trained models
-)->pd.DataFrame: # run, id, schedule, epochs, kept, minutes, device
+)->pd.DataFrame: # run, id, schedule, epochs, kept, ended by, did not train (why), minutes, device
     "The trainings behind the results of runs, each once, where their folders still exist"
     found = {}
     for run in runs:
@@ -36,12 +36,14 @@ def trainings_behind(
         for folder in [run.folder.absolute().parents[2]/key for key in keys]:
             if (folder/'record.json').exists(): found.setdefault(run_key(folder), load_run(folder))
     trained = [run for run in found.values() if (run.folder/'history.csv').exists()]
+    how = [run.record.get('training', {}) for run in trained]
     rows = [(run.name, run.record['id'], run.record.get('schedule'), run.record.get('epochs'), kept_epoch(run),
-             run.record['seconds']/60, run.record['device']) for run in trained]
+             o.get('ended_by', ''), (o.get('reason') or 'yes') if o.get('did_not_train') else '',
+             run.record['seconds']/60, run.record['device']) for run, o in zip(trained, how, strict=True)]
     return pd.DataFrame(rows, columns=TRAINING_FACTS)
 
 # %% ../../nbs/results/kept.ipynb #a85587af
-KEPT = ('id', 'name', 'seed', 'schedule', 'origin', 'epochs', 'best_epoch', 'rows', 'carried', 'seconds',
+KEPT = ('id', 'name', 'seed', 'schedule', 'origin', 'epochs', 'best_epoch', 'training', 'rows', 'carried', 'seconds',
         'peak_memory_mib', 'device', 'commit', 'fingerprint', 'synthetic', 'parents')
 
 def records_of(

@@ -39,7 +39,8 @@ def headline_sentence(
                          where=f'headline of {paper.id}, table {about["table"]}')
     row, name = rows.iloc[0], {'auc': 'AUC', 'f1': 'F1'}.get(metric, metric)
     printed = f'; the paper printed {row.published:.2f} on its own data' if pd.notna(row.get('published')) else ''
-    return (f'{model} reaches {name} **{interval_text(row.value, row.low, row.high)}** on {row.n} test cases '
+    seeds = f', mean of {row.seeds:.0f} trainings,' if row.get('seeds', 1) > 1 else ''
+    return (f'{model} reaches {name} **{interval_text(row.value, row.low, row.high)}**{seeds} on {row.n} test cases '
             f'of {row.patients} patients (groups where there are no patient ids){printed}.')
 
 # %% ../../nbs/results/lead.ipynb #ce14a607

@@ -93,11 +93,11 @@ ANSWER = [
     ('markdown', '## Table 1'),
     ('code', '''table = with_published(model_table(models, ('accuracy', 'auc'), **run.draws), '{name}', 'table1')
 assert table.value.between(0, 1).all()
-caption = f'Table 1: accuracy and AUC of two models on {{table.n[0]}} test images; {{run.level}}.'
+caption = f'Table 1: accuracy and AUC of two models on {{table.n[0]}} test images; {{run.level_over(table.seeds)}}.'
 run.table(table, 'table1', caption)'''),
     ('code', '''rows = table[table.metric == 'auc']
 auc = ', '.join(f'{{row.model}} {{row.value:.2f}}' for row in rows.itertuples())
-caption = f'Fig. 1: the two models; filled: this run, {{run.level}}; hollow: published.'
+caption = f'Fig. 1: the two models; filled: this run, {{run.level_over(table.seeds)}}; hollow: published.'
 run.figure(performance_figure(table), 'fig1', caption,
            alt=f'Point chart: accuracy and AUC of two models with intervals. AUC: {{auc}}')'''),
     ('code', 'finished = run.finish()')]

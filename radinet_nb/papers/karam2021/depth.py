@@ -11,6 +11,7 @@ import pandas as pd
 
 from ...analysis.grids import jackknife
 from ...errors import InputError
+from ...results.verdicts import limited
 
 # %% ../../../nbs/papers/karam2021/depth.ipynb #f6003ef4
 def above_chance(
@@ -97,6 +98,7 @@ def judge_depth(
     table:pd.DataFrame, # of `depth_table`, one measure; column `twice` optional
     sentence:str, # a key of `SENTENCES`
     least:float=.05, # share of what is possible from which a gap counts
+    seeds:int=1, # pairs of trainings that were compared: fewer than three show a direction at most
 ) -> dict: # verdict, effect, low, high, says
     "The verdict on one sentence about Fig. 14, and the number that decided it; raises `InputError` for any other"
     if sentence not in SENTENCES:
@@ -108,5 +110,6 @@ def judge_depth(
                     says='too few samples for the width of the layers')
     reproduced, direction, context = sentence_test(at, sentence, least)
     verdict = 'reproduced' if reproduced else 'direction only' if direction else 'not reproduced'
-    return dict(verdict=verdict, effect=float(o.value), low=float(o.low), high=float(o.high),
-                says=f'share above chance; {context}')
+    found = dict(verdict=verdict, effect=float(o.value), low=float(o.low), high=float(o.high),
+                 says=f'share above chance; {context}')
+    return limited(found, seeds)
