@@ -70,7 +70,8 @@ def test_odd_configurations_end_in_a_value_or_one_line(folder):
 
 @pytest.mark.parametrize(('key', 'value'), [
     ('classes', ['fracture', 'none']), ('classes', ['none', 'fracture', 'other']), ('shape', [64, 128]),
-    ('unit', 'view'), ('threshold', float('nan')), ('threshold', 1.5), ('threshold', None), ('widths', [7]), ('task', 'side')])
+    ('unit', 'view'),
+    ('threshold', float('nan')), ('threshold', 1.5), ('threshold', None), ('widths', [7]), ('task', 'side')])
 def test_a_configuration_that_the_weights_deny_is_refused(folder, key, value):
     path = folder/'config.json'
     right = path.read_text()
