@@ -1,6 +1,6 @@
-"""What the audit says of honest tables and of planted errors, and its speed: python benchmarks/evidence.py [TABLES] [SEED]
+"""What the audit says of honest tables and planted errors, and its speed: python benchmarks/evidence.py [TABLES] [SEED]
 
-Honest rows are single matrices and means over folds and seeds; errors of each kind are planted in rows of single matrices.
+Honest rows are single matrices and means over folds and seeds; errors are planted by kind in rows of single matrices.
 With 0 tables only the speed is measured, and the recorded results on random tables stay."""
 import json
 import os
@@ -137,7 +137,8 @@ def honest_means(rows, seed):
             row = stated(rng, row, sizes, 'same set' if kind == 'seeds' and rng.random() < .3 else None)
             got = audit_table(pd.DataFrame([row]), seconds=np.inf).iloc[0]
             verdicts[got.verdict] = verdicts.get(got.verdict, 0)+1
-            if got.verdict in (ACCUSES if reading == 'positive' else ACCUSES[:1]): alarms.append(dict(row=row, says=got.says))
+            if got.verdict in (ACCUSES if reading == 'positive' else ACCUSES[:1]):
+                alarms.append(dict(row=row, says=got.says))
         res[kind] = dict(rows=rows, false_alarms=len(alarms), verdicts=verdicts, first_alarms=alarms[:3])
     return res
 
@@ -167,7 +168,7 @@ def planted_errors(rows, seed):
     for kind in KINDS:
         for runs in (None, 'same set', 'one'):
             for counted in (True, False):
-                found = {'impossible': 0, 'only as averages': 0, 'only as a mean': 0, 'exchange named': 0, 'not noticed': 0}
+                found = dict.fromkeys((*ACCUSES, 'only as a mean', 'exchange named', 'not noticed'), 0)
                 for _ in range(rows):
                     (run, *_), sizes = random_runs(rng, 'seeds', 1)
                     honest = {o: f'{100*metric(o, run, "positive"):.2f}' for o in
