@@ -143,7 +143,7 @@ def test_the_readme_shows_the_committed_results():
     import pandas as pd
 
     from radinet_nb.data.tables import interval_text
-    from radinet_nb.papers.karam2021.readme_tables import gains_markdown, results_markdown
+    from radinet_nb.papers.karam2021.readme_tables import gains_markdown, groups_markdown, results_markdown
     from radinet_nb.results.lead import items_markdown
     from radinet_nb.workflow.papers import load_paper
     from radinet_nb.workflow.plan import papers_of
@@ -153,6 +153,8 @@ def test_the_readme_shows_the_committed_results():
     assert results_markdown(kept['fig10'], {k: o['start'] for k, o in load_paper('karam2021').models.items()}) in text
     assert items_markdown([load_paper(o) for o in papers_of(load_profile('demo'))]) in text
     assert gains_markdown(kept['differences'], kept['sizes']) in text
+    heads = dict(all='all parts: AUC (95 %)', hand='hands: AUC (95 %)')
+    assert groups_markdown(json.loads((ROOT/'benchmarks'/'groups.json').read_text()), heads) in text
     gaps = kept['differences'].set_index(['target', 'baseline', 'metric'])
     spread = kept['fig10'][kept['fig10'].metric == 'auc'].set_index('model').seed_sd
     for model in ('RadiNet_wrist', 'ImageNet_wrist'): assert f'{spread[model]:.3f}' in text, model
