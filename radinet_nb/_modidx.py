@@ -2411,6 +2411,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'radinet_nb/results/result_run.py'),
                                                'radinet_nb.results.result_run.ResultRun.__init__': ( 'results/result_run.html#resultrun.__init__',
                                                                                                      'radinet_nb/results/result_run.py'),
+                                               'radinet_nb.results.result_run.ResultRun.drawn': ( 'results/result_run.html#resultrun.drawn',
+                                                                                                  'radinet_nb/results/result_run.py'),
                                                'radinet_nb.results.result_run.ResultRun.draws': ( 'results/result_run.html#resultrun.draws',
                                                                                                   'radinet_nb/results/result_run.py'),
                                                'radinet_nb.results.result_run.ResultRun.figure': ( 'results/result_run.html#resultrun.figure',
