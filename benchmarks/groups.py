@@ -104,7 +104,7 @@ def row(value, drawn, digits=4):
     "A number with its interval"
     from radinet_nb.analysis.resampling import percentile_interval
     low, high, _ = percentile_interval(drawn)
-    return dict(value=round(float(value), digits), low=round(float(low), digits), high=round(float(high), digits))
+    return {k: round(float(v), digits)+0. for k, v in dict(value=value, low=low, high=high).items()}
 
 
 def measure_target(studies, features, units, others, part, args):

@@ -142,7 +142,8 @@ def test_the_readme_shows_the_committed_results():
     "The table is made from the figures in the tree, the picture is there, the badges say what setup says"
     import pandas as pd
 
-    from radinet_nb.papers.karam2021.readme_tables import gains_markdown, results_markdown, survivors_markdown
+    from radinet_nb.papers.karam2021.readme_tables import (gains_markdown, groups_markdown, results_markdown,
+                                                           survivors_markdown)
     from radinet_nb.results.lead import items_markdown
     from radinet_nb.workflow.papers import load_paper
     from radinet_nb.workflow.plan import papers_of
@@ -154,6 +155,8 @@ def test_the_readme_shows_the_committed_results():
     assert gains_markdown(kept['differences'], kept['sizes']) in text
     seeds = int(kept['fig10'].seeds.max())
     assert survivors_markdown(kept['differences'], kept['sizes'], seeds) in text # nothing more than survives
+    heads = dict(all='all parts: AUC (95 %)', hand='hands: AUC (95 %)')
+    assert groups_markdown(json.loads((ROOT/'benchmarks'/'groups.json').read_text()), heads) in text
     spread = kept['fig10'][kept['fig10'].metric == 'auc'].set_index('model').seed_sd
     for model in ('RadiNet_wrist', 'ImageNet_wrist'): assert f'{spread[model]:.3f}' in text, model
     for path in re.findall(r'\]\((?!https?:)([^)#]+)\)', text): assert (ROOT/path).exists(), path

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
+from ..data.fracatlas_groups import fracatlas_warnings
 from ..data.runs import OpenRun, Run, read_json, run_key, write_json
 from ..data.tables import write_table
 from ..errors import InputError
@@ -76,11 +77,23 @@ def draws(self:ResultRun)->dict:
     "How intervals are drawn, as the functions of `analysis` take it"
     return {name: self.params[name] for name in ('resamples', 'confidence', 'seed') if name in self.params}
 
+# %% ../../nbs/results/result_run.ipynb #5b2f7d10
+@patch(as_prop=True)
+def drawn(self:ResultRun)->str:
+    "What a draw takes as one: patients, or what stands in for them"
+    known = set()
+    for run in self.parents.values():
+        for o in [run.record.get('grouping', []), *run.record.get('groupings', {}).values()]:
+            known |= {o} if isinstance(o, str) else set(o)
+    torn = {o: ' (which tears patients apart)' if o in fracatlas_warnings else '' for o in known}
+    groups = [f'groups by {o}{torn[o]}' for o in sorted(known - {'patient'})]
+    return ' and '.join((['patients'] if 'patient' in known or not known else []) + groups)
+
 # %% ../../nbs/results/result_run.ipynb #2d6501a3
 @patch(as_prop=True)
 def level(self:ResultRun)->str:
     "How the intervals of a caption were made, where they are over patients alone"
-    return f'{self.interval}s draw patients with replacement ({self.params.get("resamples", 2000)} draws)'
+    return f'{self.interval}s draw {self.drawn} with replacement ({self.params.get("resamples", 2000)} draws)'
 
 # %% ../../nbs/results/result_run.ipynb #cef70f00
 @patch
@@ -91,7 +104,7 @@ def level_over(self:ResultRun,
     fewest, most = int(np.min(seeds)), int(np.max(seeds))
     if most == 1: return f'{self.level}, and one training a model: they do not say how much another would differ'
     count = f'{most}' if fewest == most else f'{fewest} to {most}'
-    return f'{self.interval}s over {count} trainings a model and over patients'
+    return f'{self.interval}s over {count} trainings a model and over {self.drawn}'
 
 # %% ../../nbs/results/result_run.ipynb #abefdf7a
 def list_content(
