@@ -1030,6 +1030,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'radinet_nb/data/lettering.py'),
                                            'radinet_nb.data.lettering._shapes': ( 'data/lettering.html#_shapes',
                                                                                   'radinet_nb/data/lettering.py'),
+                                           'radinet_nb.data.lettering._share_of_edges': ( 'data/lettering.html#_share_of_edges',
+                                                                                          'radinet_nb/data/lettering.py'),
                                            'radinet_nb.data.lettering._smallest_step': ( 'data/lettering.html#_smallest_step',
                                                                                          'radinet_nb/data/lettering.py'),
                                            'radinet_nb.data.lettering.holds_text': ( 'data/lettering.html#holds_text',

@@ -222,9 +222,12 @@ def gray_table(
     window=0, # VOI LUT or window by position or name; 'full' for the whole range of the image
 )->tuple: # lowest stored value, the uint8 gray of each value from there on, and remarks
     "Modality, window, padding and inversion for every value from lowest to highest; `InputError` for infinite ones"
-    low = int(px.min())
-    counts = np.bincount((px.astype(np.int32)-low if low else px).ravel())
-    values = np.arange(low, low+len(counts))
+    low, high = int(px.min()), int(px.max())
+    # of a large image every fourth row tells how many; its ends are known, and padding asks for every value
+    few = px if px.size < 1 << 20 or ds.get('PixelPaddingValue') is not None else px[::4]
+    counts = np.bincount((few.astype(np.int32)-low if low else few).ravel(), minlength=high-low+1)
+    counts[[0, -1]] = np.maximum(counts[[0, -1]], 1)
+    values = np.arange(low, high+1)
     padded, real, about_padding = _real_values(ds, values, counts)
     modality, about_modality = modality_values(ds, values, values[real])
     gray, about_window = _stated_gray(ds, modality, modality[real], window)
