@@ -211,15 +211,15 @@ def read_hospital(
 )->Reading:
     "A hospital's DICOM export as a study table, in place; `InputError` where it holds no radiograph"
     path, key = require_folder(path), key if isinstance(key, bytes) else read_key(key)
-    facts, out, name_of = [], [], {}
+    facts, out, code_of = [], [], {}
     tables, choices = [path/'labels.csv', path/'reports.csv', path/'views.csv'], hospital_choices(path/'views.csv', key)
     files = [f for f in sorted(path.rglob('*')) if f.is_file() and f not in tables]
     for f in files:
-        name_of[str(f)] = name = str(f.relative_to(path))
-        try: facts.append(header_row(f, key, keyed_hash(key, 'file', name)))
-        except InputError as e: out.append((name, e.what))
+        code_of[str(f)] = code = keyed_hash(key, 'file', str(f.relative_to(path)))
+        try: facts.append(header_row(f, key, code))
+        except InputError as e: out.append((code, e.what))
     facts, twins = drop_twins(facts)
-    out += [(name_of[o['path']], what) for o,what in twins]
+    out += [(code_of[o['path']], what) for o,what in twins]
     if not facts:
         raise InputError(f'holds no DICOM radiograph among {len(files)} files', path, 'name the folder of the export')
     labels, reports = hospital_column(tables[0], 'fracture', key), hospital_column(tables[1], 'report', key)
