@@ -183,13 +183,14 @@ def ingest_command(
     jobs:Annotated[int, typer.Option(help='processes; 0: one a core')]=0, # at once
 ):
     "Turn a hospital's export into a study table and 8-bit images without identity."
+    from radinet_nb.annotation.rules import raw_label
     from radinet_nb.data.ingest import ingest
     chosen = int(window) if window.isdigit() else window
     from rich.progress import Progress
     with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task('files', total=None)
         account = ingest(export, out, key, pixels=pixels, jobs=jobs or None, window=chosen, views=views,
-                         image_format=image_format, modalities=modalities,
+                         image_format=image_format, modalities=modalities, label_of=raw_label,
                          progress=lambda n, total: bar.update(task, completed=n, total=total))
     for what, count in account.items(): print(f'{what:30} {count}')
 

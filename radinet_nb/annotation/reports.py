@@ -38,7 +38,8 @@ def plain_marks(
 def _decode(raw):
     "A report as text, and the remark on its encoding where its bytes are no UTF-8"
     if isinstance(raw, str) and not raw.isascii() and _surrogate.search(raw):
-        raw = raw.encode('utf-8', 'surrogateescape')
+        try: raw = raw.encode('utf-8', 'surrogateescape')
+        except UnicodeEncodeError: raw = raw.encode('utf-8', 'replace')
     if not isinstance(raw, bytes): return raw, []
     try: return raw.decode('utf-8'), []
     except UnicodeDecodeError: return raw.decode('cp1252', errors='replace'), ['encoding']
@@ -74,7 +75,7 @@ def plain_text(
 )->tuple: # text, and the tuple of remarks: empty, rtf, html, encoding, long
     "A report as plain text, and what had to be done to read it; never raises"
     raw, found = _decode(raw)
-    if raw is None or raw is pd.NA or raw != raw: return '', ('empty',)
+    if raw is None or raw is pd.NA or raw is pd.NaT or isinstance(raw, float) and raw != raw: return '', ('empty',)
     raw = str(raw)
     if len(raw) > 20*longest_report:
         raw, found = f'{raw[:10*longest_report]}\n{raw[-10*longest_report:]}', found+['long']

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fracture_terms', 'mention_status', 'mention_statuses', 'text_after_heading', 'body_sentences', 'rule_label',
-           'rule_labels', 'keyword_labels']
+           'rule_labels', 'keyword_labels', 'raw_label']
 
 # %% ../../nbs/annotation/rules.ipynb #d860859e
 import re
@@ -119,3 +119,10 @@ def keyword_labels(
 )->pd.Series: # Int8
     "The floor: 1 where the word occurs anywhere"
     return pd.Series([int(bool(terms.search(o))) for o in read.plain], index=read.index, dtype='Int8')
+
+# %% ../../nbs/annotation/rules.ipynb #7290c0a0
+def raw_label(
+    raw, # a report: str or bytes
+): # 1, 0 or NA
+    "Label of one raw report by rules alone; NA where they abstain, or where it is not in English"
+    return rule_labels(plain_reports([raw])).rule_label[0]

@@ -39,7 +39,8 @@ def keep_codes(
     path = Path(key_file).with_name(Path(key_file).name+'.files.csv')
     known = {}
     if path.exists():
-        with open(path, encoding='utf-8', errors='surrogateescape', newline='') as f: known = dict(list(csv.reader(f))[1:])
+        with open(path, encoding='utf-8', errors='surrogateescape', newline='') as f:
+            known = dict(list(csv.reader(f))[1:])
     known |= {code: os.path.relpath(o, export) for o,code in codes.items()}
     text = io.StringIO(newline='')
     csv.writer(text, lineterminator='\n').writerows([('code', 'file'), *known.items()])

@@ -15,9 +15,10 @@ from .convert import safe_facts
 from .dicom import is_dicom, is_synthetic, names_in, read_dataset, safe_pydicom, says_synthetic
 from .disk import files_below
 from .hashes import content_hash
-from .identity import keyed_hash, read_key, scrub
+from .identity import keyed_hash, read_key
 from .layouts import Reading, quarantine_table, read_csv, require_folder
 from .schema import views
+from .scrubbing import scrub_reports
 from .studies import study_table
 from ..errors import InputError
 
@@ -126,6 +127,8 @@ def hospital_table(
     reports:dict, # the same of reports.csv
     collection:str='hospital', # its name in the table
     choices=None, # what views.csv says, as `hospital_choices` gives it
+    label_of=None, # reads a label off a report, to see whether scrubbing changes it
+    scrubbed:list=None, # gets the table of `scrub_reports`
 )->tuple: # study table, counts
     "The study table of a hospital; of equal views of a study the first row is the chosen one"
     t, overruled = apply_choices(pd.DataFrame(facts), choices or {})
@@ -135,18 +138,20 @@ def hospital_table(
     names = t.groupby('study').names.agg(lambda s: set().union(*s)) if 'names' in t else {}
     of_rows = lambda table: [table.get(s) or table.get(a) or [] for s,a in zip(t.study, t.accession, strict=True)]
     label, clash = zip(*map(_one_label, of_rows(labels)), strict=True)
-    texts = zip(of_rows(reports), t.study, strict=True)
-    report = [scrub(' '.join(v), names.get(s, ())) if v else pd.NA for v,s in texts]
+    texts = {s: ' '.join(v) for s,v in zip(t.study, of_rows(reports), strict=True) if v}
+    report, lost = scrub_reports(texts, names, label_of)
+    if scrubbed is not None: scrubbed.append(lost)
     source = ['expert' if v is not pd.NA else pd.NA for v in label]
     kept = ['patient', 'study', 'view', 'body_part', 'label', 'label_source', 'age', 'sex', 'date', 'report', 'path',
             'side', 'series', 'image', 'exam']
-    t = t.assign(label=pd.array(label, dtype='Int8'), label_source=source, report=report)
+    t = t.assign(label=pd.array(label, dtype='Int8'), label_source=source, report=t.study.map(report).astype('string'))
     studies = study_table(t[kept].astype(dict(exam='string')), where=collection, collection=collection)
     known = set(t.study) | set(t.accession.dropna())
     return studies, dict(
         patients=studies.patient.nunique(), studies=studies.study.nunique(),
         labels_contradict=int(t[list(clash)].study.nunique()), labels_without_images=len(set(labels)-known),
-        reports_without_images=len(set(reports)-known), studies_under_two_patients=merged, **overruled)
+        reports_without_images=len(set(reports)-known),
+        reports_changed_by_scrubbing=int(lost.changed.sum()), studies_under_two_patients=merged, **overruled)
 
 # %% ../../nbs/data/hospital.ipynb #d675f54f
 def header_row(
@@ -208,22 +213,23 @@ def read_hospital(
     path, # folder with DICOM files anywhere below it, labels.csv, reports.csv and views.csv
     key, # key file, made on first use: keep it in the hospital, outside of what is passed on
     collection:str='hospital', # its name in the table
+    label_of=None, # reads a label off a report, to see whether scrubbing changes it
 )->Reading:
     "A hospital's DICOM export as a study table, in place; `InputError` where it holds no radiograph"
     path, key = require_folder(path), key if isinstance(key, bytes) else read_key(key)
-    facts, out, name_of = [], [], {}
+    facts, out, code_of = [], [], {}
     tables, choices = [path/'labels.csv', path/'reports.csv', path/'views.csv'], hospital_choices(path/'views.csv', key)
     files = [f for f in sorted(path.rglob('*')) if f.is_file() and f not in tables]
     for f in files:
-        name_of[str(f)] = name = str(f.relative_to(path))
-        try: facts.append(header_row(f, key, keyed_hash(key, 'file', name)))
-        except InputError as e: out.append((name, e.what))
+        code_of[str(f)] = code = keyed_hash(key, 'file', str(f.relative_to(path)))
+        try: facts.append(header_row(f, key, code))
+        except InputError as e: out.append((code, e.what))
     facts, twins = drop_twins(facts)
-    out += [(name_of[o['path']], what) for o,what in twins]
+    out += [(code_of[o['path']], what) for o,what in twins]
     if not facts:
         raise InputError(f'holds no DICOM radiograph among {len(files)} files', path, 'name the folder of the export')
     labels, reports = hospital_column(tables[0], 'fracture', key), hospital_column(tables[1], 'report', key)
-    studies, counts = hospital_table(facts, labels, reports, collection, choices)
+    studies, counts = hospital_table(facts, labels, reports, collection, choices, label_of)
     made_up = sum(o['synthetic'] for o in facts)
     account = dict(files=len(files), used=len(studies), quarantined=len(out), synthetic_files=made_up) | counts
     return Reading(studies, quarantine_table(out), account)

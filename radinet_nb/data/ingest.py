@@ -177,7 +177,7 @@ def _write_account(out:Path, facts:pd.DataFrame, lost:list, skipped:list, seen:d
 
 # %% ../../nbs/data/ingest.ipynb #7f0a7c01
 tables_written = ('studies.parquet', 'cases.parquet', 'quarantine.csv', 'skipped.csv', 'duplicates.csv', 'remarks.csv',
-                  'review.csv', 'account.json')
+                  'review.csv', 'account.json', 'scrubbing.csv')
 
 # %% ../../nbs/data/ingest.ipynb #7f0a7c02
 def refuse_nothing(
@@ -216,6 +216,7 @@ def ingest(
     collection:str='hospital', # its name in the table
     views=None, # CSV that overrules what the tags say of views; by default views.csv in the export, if there is one
     progress=None, # called with how many files are done, and how many there are to do
+    label_of=None, # reads a label off a report: scrubbing.csv lists where scrubbing changes it
     **options, # of `Conversion`: pixels, window, image_format, modalities
 )->dict: # the account: what became of how many files
     "Turn a hospital's export into a study table and images without identity; unusable files are listed with the reason"
@@ -235,8 +236,10 @@ def ingest(
             if not len(facts): refuse_nothing(out, export, lost, len(files))
             facts['path'] = [str(out/'images'/f'{c}.{suffix}') for c in facts.code]
             rows = facts.drop(columns=['pixels']).to_dict('records')
-            studies, counts = hospital_table(rows, labels, reports, collection, choices)
+            scrubbed = []
+            studies, counts = hospital_table(rows, labels, reports, collection, choices, label_of, scrubbed)
             write_studies(studies, out/'studies.parquet')
+            write_tables(out, {'scrubbing.csv': scrubbed[0]})
             counts['cases'] = write_cases(studies, out, options.image_format, jobs, timeout)
             keep_only(out/'images', {Path(p).name for p in facts.path})
             skipped = [(c, o['skipped']) for c,o in done.items() if 'skipped' in o]
