@@ -101,7 +101,7 @@ def single_matrix_verdict(
                                     f'through the operating point has that area; {says}')
     return misfit
 
-# %% ../../nbs/evidence/audit.ipynb #cb2cac07
+# %% ../../nbs/evidence/audit.ipynb #82721da9
 def _sizes(counts):
     "Positives and negatives, where the counts say both and there is a case; None otherwise"
     positives, negatives, total = (counts[o] for o in ('positives', 'negatives', 'total'))
@@ -126,7 +126,7 @@ def _mean_of(row, printed, reading):
     if share is None: return 'over runs', got['spread']
     return 'only over folds that differ in their share of positives, not over runs on one test set,', got['spread']
 
-# %% ../../nbs/evidence/audit.ipynb #5a64f6de
+# %% ../../nbs/evidence/audit.ipynb #e629fcd7
 def mean_verdict(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
@@ -146,7 +146,7 @@ def mean_verdict(
                 return dict(verdict='possible as a mean over runs', matrices=0, says=says)
     return None
 
-# %% ../../nbs/evidence/audit.ipynb #0edafaec
+# %% ../../nbs/evidence/audit.ipynb #a085d1e0
 def exchanged(
     printed:dict, # metric -> text or interval
 )->dict: # the same with precision and recall exchanged; empty where there is nothing to exchange
@@ -174,7 +174,7 @@ def exchange_note(
             return dict(odd='precision, recall', says='with precision and recall exchanged a test set prints it')
     return {}
 
-# %% ../../nbs/evidence/audit.ipynb #791eda0b
+# %% ../../nbs/evidence/audit.ipynb #6246de6c
 def verdict_with_counts(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
@@ -222,7 +222,7 @@ def verdict_by_shares(
         return mean|dict(odd=note.get('odd', ''), says='; '.join(o['says'] for o in (mean, note) if o))
     return _unprintable(row, ways, got, until)
 
-# %% ../../nbs/evidence/audit.ipynb #d49ea8f1
+# %% ../../nbs/evidence/audit.ipynb #52a68fae
 def _unprintable(row, ways, got, until):
     "The verdict on a row of unknown counts that no run prints, and no mean unless `runs` excludes one"
     others = READINGS[1:] if row['reading'] is None else ()
@@ -289,7 +289,7 @@ def _exchanged_together(pairs):
         if None not in parts and (common := _common(parts)): return [pairs[k][0]['label'] for k in chosen], common
     return None
 
-# %% ../../nbs/evidence/audit.ipynb #6bdfeeee
+# %% ../../nbs/evidence/audit.ipynb #0f6cb7ed
 def shared_set_verdict(
     rows:list, # of one test set, from `read_table`
     verdicts:list, # theirs
@@ -318,7 +318,7 @@ def shared_set_verdict(
     return dict(verdict=grave if strict else 'possible as a mean over runs', says=says,
                 odd='precision, recall' if turned else '')
 
-# %% ../../nbs/evidence/audit.ipynb #cb6a6b0e
+# %% ../../nbs/evidence/audit.ipynb #97f1ecbf
 def _positives_text(common, total=None):
     "The positives that rows share, in words"
     if isinstance(common, set): return f'{format_integers(common)} positives of {total}'
