@@ -123,4 +123,5 @@ def file_table(
                          mend='name DICOM files, image files or a folder of them')
     studies = pd.concat(parts, ignore_index=True)
     made_up = not rows and all(o['synthetic'] for o in facts)
-    return studies.assign(file=[codes[o] for o in studies.path], burned_in=studies.path.isin(marked), synthetic=made_up), left
+    files, marks = [codes[o] for o in studies.path], studies.path.isin(marked)
+    return studies.assign(file=files, burned_in=marks, synthetic=made_up), left

@@ -20,7 +20,7 @@ from ..errors import InputError
 from .confusion import COUNTS, READINGS, auc_bounds
 from .means import mean_over_runs
 from .metrics_tables import interval_choices, read_table, unit_choices, unit_question
-from .solver import TooMany, class_counts, contradictions, implied_values, matrices
+from .solver import TooMany, contradictions, implied_values, matrices
 from .unknown_counts import PLANES, region
 
 # %% ../../nbs/evidence/audit.ipynb #4d6b619b
@@ -101,7 +101,7 @@ def single_matrix_verdict(
                                     f'through the operating point has that area; {says}')
     return misfit
 
-# %% ../../nbs/evidence/audit.ipynb #fec95315
+# %% ../../nbs/evidence/audit.ipynb #82721da9
 def _sizes(counts):
     "Positives and negatives, where the counts say both and there is a case; None otherwise"
     positives, negatives, total = (counts[o] for o in ('positives', 'negatives', 'total'))
@@ -126,7 +126,7 @@ def _mean_of(row, printed, reading):
     if share is None: return 'over runs', got['spread']
     return 'only over folds that differ in their share of positives, not over runs on one test set,', got['spread']
 
-# %% ../../nbs/evidence/audit.ipynb #700024d1
+# %% ../../nbs/evidence/audit.ipynb #e629fcd7
 def mean_verdict(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
@@ -146,7 +146,7 @@ def mean_verdict(
                 return dict(verdict='possible as a mean over runs', matrices=0, says=says)
     return None
 
-# %% ../../nbs/evidence/audit.ipynb #024f3491
+# %% ../../nbs/evidence/audit.ipynb #a085d1e0
 def exchanged(
     printed:dict, # metric -> text or interval
 )->dict: # the same with precision and recall exchanged; empty where there is nothing to exchange
@@ -174,7 +174,7 @@ def exchange_note(
             return dict(odd='precision, recall', says='with precision and recall exchanged a test set prints it')
     return {}
 
-# %% ../../nbs/evidence/audit.ipynb #d63331a1
+# %% ../../nbs/evidence/audit.ipynb #6246de6c
 def verdict_with_counts(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
@@ -222,7 +222,7 @@ def verdict_by_shares(
         return mean|dict(odd=note.get('odd', ''), says='; '.join(o['says'] for o in (mean, note) if o))
     return _unprintable(row, ways, got, until)
 
-# %% ../../nbs/evidence/audit.ipynb #ac0d57c2
+# %% ../../nbs/evidence/audit.ipynb #52a68fae
 def _unprintable(row, ways, got, until):
     "The verdict on a row of unknown counts that no run prints, and no mean unless `runs` excludes one"
     others = READINGS[1:] if row['reading'] is None else ()
@@ -239,6 +239,14 @@ def _unprintable(row, ways, got, until):
 # %% ../../nbs/evidence/audit.ipynb #c1f396e1
 MOST_SEARCHED = 100_000 # cases up to which matrices are enumerated; beyond, their shares decide
 
+def _require_sum(positives, negatives, total):
+    "InputError for class counts that do not agree"
+    if total is None: return
+    rest = total-(positives or 0)-(negatives or 0)
+    if rest<0 or (rest and None not in (positives, negatives)):
+        raise InputError(f'{positives} positives and {negatives} negatives are not {total}',
+                         mend='give two of the three')
+
 def row_verdict(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
@@ -250,7 +258,7 @@ def row_verdict(
         return dict(verdict='open', says=f'no confusion matrix determines {names}')
     known = [o for o in row['counts'].values() if o is not None]
     sized = row['counts']['total'] is not None or len(known)>1
-    if sized: class_counts(**row['counts'] if sum(known)<=MOST_SEARCHED else dict(row['counts'], total=None))
+    _require_sum(**row['counts'])
     if not sized or sum(known)>2*MOST_SEARCHED: return verdict_by_shares(row, ways, until)
     try: return verdict_with_counts(row, ways, until)
     except TooMany: return verdict_by_shares(row, ways, until)
@@ -281,7 +289,7 @@ def _exchanged_together(pairs):
         if None not in parts and (common := _common(parts)): return [pairs[k][0]['label'] for k in chosen], common
     return None
 
-# %% ../../nbs/evidence/audit.ipynb #cf5dd5c6
+# %% ../../nbs/evidence/audit.ipynb #0f6cb7ed
 def shared_set_verdict(
     rows:list, # of one test set, from `read_table`
     verdicts:list, # theirs
@@ -310,7 +318,7 @@ def shared_set_verdict(
     return dict(verdict=grave if strict else 'possible as a mean over runs', says=says,
                 odd='precision, recall' if turned else '')
 
-# %% ../../nbs/evidence/audit.ipynb #be25b9c0
+# %% ../../nbs/evidence/audit.ipynb #97f1ecbf
 def _positives_text(common, total=None):
     "The positives that rows share, in words"
     if isinstance(common, set): return f'{format_integers(common)} positives of {total}'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'Runs', 'metric_values', 'both_ends', 'runs_at', 'run_grid', 'descend', 'mean_over_runs']
 
-# %% ../../nbs/evidence/means.ipynb #e0d449ba
+# %% ../../nbs/evidence/means.ipynb #8ea820a4
 from functools import lru_cache
 from itertools import combinations_with_replacement, product
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from scipy.optimize import linprog
 from .confusion import mcc_parts, metric_ratio
 from .printed import printed_intervals
 
-# %% ../../nbs/evidence/means.ipynb #8f201204
+# %% ../../nbs/evidence/means.ipynb #ab84057f
 class Runs(NamedTuple):
     "Which runs a mean is taken over, and what is printed of them"
     metrics: tuple # names of the columns
     reading: str = 'positive' # whose precision, recall and F1: one of READINGS
     share: float|None = None # share of positives in every run; None: any share, and another one in each run
 
-# %% ../../nbs/evidence/means.ipynb #8fb93e32
+# %% ../../nbs/evidence/means.ipynb #f5e85fda
 def metric_values(
     runs:Runs, # what is printed
     sensitivity:np.ndarray, # of each run, from 0 to 1
@@ -39,7 +39,7 @@ def metric_values(
     with np.errstate(invalid='ignore', divide='ignore'):
         return np.array([np.where(under>0, over/under, np.nan) for over,under in map(ratio, runs.metrics)])
 
-# %% ../../nbs/evidence/means.ipynb #c68a2707
+# %% ../../nbs/evidence/means.ipynb #4f9a911f
 def both_ends(
     runs:Runs, # what is printed
     values:np.ndarray, # from `metric_values`
@@ -57,7 +57,7 @@ def both_ends(
     return (np.concatenate([o[:, k] for o,k in zip(parts, keep, strict=True)], 1),
             np.concatenate([o[k] for o,k in zip(owners, keep, strict=True)]))
 
-# %% ../../nbs/evidence/means.ipynb #07490642
+# %% ../../nbs/evidence/means.ipynb #7870ef50
 def _stretched(u): return u**3/(u**3+(1-u)**3)
 
 def runs_at(
@@ -67,15 +67,15 @@ def runs_at(
     "The metrics of the runs at these coordinates"
     r, f, s = _stretched(np.asarray(at, float)).T
     if runs.share is not None: s = np.full(len(r), float(runs.share))
-    lacks = (s<1e-12) | (s>1-1e-12) # a class: its rate may have any value, and then AUC and balanced accuracy are open
+    lacks = (s<1e-12) | (s>1-1e-12) # a class: its rate may have any value, and what else needs it is open
     values = metric_values(runs, r, f, np.clip(s, 1e-12, 1-1e-12))
-    values[[[o=='balanced_accuracy'] for o in runs.metrics] & lacks] = np.nan
+    values[[[o in ('balanced_accuracy', 'fnr', 'fpr')] for o in runs.metrics] & lacks] = np.nan
     if 'auc' in runs.metrics: # some programs print one half
         k = runs.metrics.index('auc')
         values[k] = np.where(lacks, np.minimum(values[k], .5), values[k])
     return both_ends(runs, values, np.where(lacks, 1., 1-f*(1-r)))
 
-# %% ../../nbs/evidence/means.ipynb #de03c302
+# %% ../../nbs/evidence/means.ipynb #06901d19
 @lru_cache(32)
 def run_grid(
     runs:Runs, # what is printed
@@ -85,7 +85,7 @@ def run_grid(
     at = np.stack(np.meshgrid(rates, rates, shares, indexing='ij'), -1).reshape(-1, 3)
     return at, *runs_at(runs, at)
 
-# %% ../../nbs/evidence/means.ipynb #1120eb0a
+# %% ../../nbs/evidence/means.ipynb #c1497c64
 _OFFSETS = np.array(list(product((-1, 0, 1), repeat=3)), float)
 _PAIRS = list(combinations_with_replacement(range(3), 2))
 
@@ -107,7 +107,7 @@ def _quadratic_jump(cost, flat=False):
     size = np.maximum(np.abs(size), 1e-9+1e-6*np.abs(size).max(1, keepdims=True))
     return np.clip(-np.einsum('nij,nj,nkj,nk->ni', axes, 1/size, axes, fitted[:, 1:4]), -3, 3)
 
-# %% ../../nbs/evidence/means.ipynb #83db780a
+# %% ../../nbs/evidence/means.ipynb #4fc1d936
 def _cheapest(runs, price, near):
     "Of each row of neighbours (rows, neighbours, 3): the best coordinates, its values and its price; and all prices"
     flat = near.reshape(-1, 3)
@@ -144,7 +144,7 @@ def descend(
         last = cost.min()
     return values, cost
 
-# %% ../../nbs/evidence/means.ipynb #6a5ce6e2
+# %% ../../nbs/evidence/means.ipynb #0eb05236
 TOLERANCE = 1e-6 # a miss that still counts as met: a ten-thousandth of a point
 
 def _weigh(values, low, high, cost, miss):
@@ -156,7 +156,7 @@ def _weigh(values, low, high, cost, miss):
     first, second = np.split(got.ineqlin.marginals, 2)
     return got.fun, first-second, got.eqlin.marginals[0]
 
-# %% ../../nbs/evidence/means.ipynb #43703737
+# %% ../../nbs/evidence/means.ipynb #18a6b0d7
 def _least(runs, low, high, cost, columns, miss, rounds=60):
     "Least cost (or miss) of a mean over runs, by column generation; and the columns that were tried"
     at, grid, owner = run_grid(runs)
@@ -182,7 +182,7 @@ def _least(runs, low, high, cost, columns, miss, rounds=60):
     else: least = 0. if miss else least # not decided counts as possible
     return max(float(least), 0.), columns
 
-# %% ../../nbs/evidence/means.ipynb #d5c9829d
+# %% ../../nbs/evidence/means.ipynb #7eb513bd
 def mean_over_runs(
     printed:dict, # metric -> text as printed, or an interval of two fractions
     share:float|None=None, # of positives in every run, as for seeds on one test set; None: any, another in each fold

@@ -97,14 +97,20 @@ class TooMany(InputError):
     "The printed metrics leave more candidates than may be tried"
 
 # %% ../../nbs/evidence/solver.ipynb #833af393
+def _require_few(count, most):
+    "TooMany for more candidates than may be tried, before memory is taken for them"
+    if count>most:
+        raise TooMany(f'{count:,} matrices to try', mend='give the class counts or more metrics, or raise `most`')
+
 def _search(printed, positives, negatives, reading, most):
     "Every matrix that prints these intervals for some split into positives and negatives; and the candidates tried"
-    rows, tp = _integer_ranges(*_true_positive_bounds(printed, positives, reading))
+    bounds = _true_positive_bounds(printed, positives, reading)
+    _require_few(np.maximum(bounds[1]-bounds[0]+1, 0).sum(), most)
+    rows, tp = _integer_ranges(*bounds)
     positives, negatives = positives[rows], negatives[rows]
     low, high = _false_positive_bounds(printed, tp, positives, negatives, reading)
     size = np.maximum(high-low+1, 0)
-    if size.sum()>most:
-        raise TooMany(f'{size.sum():,} matrices to try', mend='give the class counts or more metrics, or raise `most`')
+    _require_few(size.sum(), most)
     res, piece = [], np.cumsum(size)//1_000_000
     for k in range(int(piece[-1])+1 if len(piece) else 0):
         here = np.flatnonzero(piece==k)
