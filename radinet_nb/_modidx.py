@@ -1986,6 +1986,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                 'radinet_nb/papers/karam2021/protocol.py'),
                                                       'radinet_nb.papers.karam2021.protocol._rows_of_data': ( 'papers/karam2021/protocol.html#_rows_of_data',
                                                                                                               'radinet_nb/papers/karam2021/protocol.py'),
+                                                      'radinet_nb.papers.karam2021.protocol._seen_before': ( 'papers/karam2021/protocol.html#_seen_before',
+                                                                                                             'radinet_nb/papers/karam2021/protocol.py'),
                                                       'radinet_nb.papers.karam2021.protocol._span': ( 'papers/karam2021/protocol.html#_span',
                                                                                                       'radinet_nb/papers/karam2021/protocol.py'),
                                                       'radinet_nb.papers.karam2021.protocol._yes': ( 'papers/karam2021/protocol.html#_yes',

@@ -36,6 +36,14 @@ def _frozen_epochs(stage):
     return sum(o.epochs for o in stage.schedule if o.free == 'head')
 
 def _free_epochs(stage): return stage.schedule[-1].epochs
+
+def _seen_before(run)->str:
+    "Of validation and test, what the chain had learned from"
+    if 'leak_audit' not in run.record: return 'not audited'
+    audit = run.record['leak_audit']
+    removed = ', removed' if any(audit.get('removed', {}).values()) else ''
+    return ', '.join(audit['leaks']) + removed if audit['leaks'] else 'none'
+
 def _yes(o): return 'yes' if o else 'no'
 
 #: section 4 of the paper, read off a stage and its run: item to function, published value (None: not stated), section
@@ -56,7 +64,8 @@ TRAINED = {
     'ended by': (lambda s, r: r.record.get('training', {}).get('ended_by', 'not recorded'), 'own rule', '4.1'),
     'images a step': (lambda s, r: s.batch_size, None, ''),
     'strength of augmentation': (lambda s, r: s.augmentation, None, ''),
-    'split by': (lambda s, r: ' and '.join(r.record.get('grouping', ['?'])), None, '')}
+    'split by': (lambda s, r: ' and '.join(r.record.get('grouping', ['?'])), None, ''),
+    'validation and test cases that the chain had seen': (lambda s, r: _seen_before(r), 'none', '3.2')}
 
 # %% ../../../nbs/papers/karam2021/protocol.ipynb #7cb0adc7
 def _row(item, ours, published, section)->dict: # item, ours, published, section, agrees
