@@ -14,6 +14,7 @@ LESSONS = [p for p in map(Path, sorted(nbglob(ROOT/'nbs'))) if p not in RUN and 
 # what most lessons import, once a process of tests; each lesson is a fork and sees what no other has changed
 MODULES = ['nbdev.test', 'fastcore.test', 'matplotlib.pyplot', 'pandas', 'pandera.pandas', 'scipy.ndimage',
            'radinet_nb.learning.transfer', 'radinet_nb.data.hospital', 'radinet_nb.synthetic.hospital']
+ONE_THREAD = {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
 CODE = '''
 import sys
 from nbdev.config import get_config
@@ -26,13 +27,16 @@ sys.exit(not test_nb(sys.argv[2], skip_flags=flags.split() if isinstance(flags, 
 @pytest.fixture(scope='session')
 def warm():
     "A process that has imported what lessons import; `RADINET_WARM` does not name it, for lessons make their own"
-    with pytest.MonkeyPatch.context() as patch, WarmProcess(MODULES) as process:
-        patch.delenv('RADINET_WARM')
-        yield process
+    with pytest.MonkeyPatch.context() as patch:
+        for k, v in ONE_THREAD.items(): patch.setenv(k, v) # libraries ask when they are imported
+        with WarmProcess(MODULES) as process:
+            patch.undo()
+            os.environ.pop('RADINET_WARM')
+            yield process
 
 
 @pytest.mark.parametrize('lesson', LESSONS, ids=lambda o: o.relative_to(ROOT/'nbs').with_suffix('').as_posix())
 def test_lesson(lesson, warm, monkeypatch):
-    env = os.environ | {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
+    env = os.environ | ONE_THREAD
     monkeypatch.setenv('RADINET_WARM', warm.path)
     assert ask_warm('code', [CODE, str(lesson)], cwd=str(ROOT), env=env).wait() == 0
