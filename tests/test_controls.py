@@ -16,7 +16,8 @@ SMALL = dict(backbone='densenet51', warmup=0, lr=0.001, batch_size=16, augmentat
 @pytest.fixture(scope='module')
 def wrists(tmp_path_factory):
     folder = tmp_path_factory.mktemp('controls')
-    write_hospital(folder/'export', patients=450, pixels=160, parts=['wrist'], difficulty='obvious', seed=1, jobs=2)
+    write_hospital(folder/'export', patients=450, pixels=96, noise=.36, parts=['wrist'], difficulty='obvious', seed=1,
+                   jobs=2) # as the demo renders it
     read = read_hospital(folder/'export', hospital_key(folder/'export')).studies
     cases = pair_views(split_studies(read, shares=(0.7, 0.1, 0.2), seed=1))
     return cases, build_cache(cases, folder/'cache', 72)

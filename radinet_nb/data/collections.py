@@ -70,8 +70,8 @@ sources |= dict(
 sources |= dict(
     ct=Source('ct:read_ct', '', 'whatever its owner grants',
               'a folder with the DICOM slices of one or several CT series anywhere below it'),
-    mednist=Source('class_folders:read_mednist', 'https://github.com/Project-MONAI/MONAI-extra-test-data', 'CC BY-SA 4.0',
-                   'MedNIST.tar.gz (60 MB): one folder a class',
+    mednist=Source('class_folders:read_mednist', 'https://github.com/Project-MONAI/MONAI-extra-test-data',
+                   'CC BY-SA 4.0', 'MedNIST.tar.gz (60 MB): one folder a class',
                    ('Hand', 'CXR', 'ChestCT', 'HeadCT', 'AbdomenCT', 'BreastMRI')),
     classes=Source('class_folders:read_classes', '', 'whatever its owner grants', 'one folder a class, images in it'),
     hospital=Source(
