@@ -180,6 +180,7 @@ def ingest_command(
     views:_Views=None, # table
     window:Annotated[str, typer.Option(help='window by position or name; full: the whole range')]='0', # gray
     modalities:Annotated[str, typer.Option(help='that count as radiographs; XA, RF on request')]='CR DX DR RG', # kinds
+    persons:Annotated[str, typer.Option(help='spelling, merge (by name and birth too), refuse')]='spelling', # two ids
     jobs:Annotated[int, typer.Option(help='processes; 0: one a core')]=0, # at once
 ):
     "Turn a hospital's export into a study table and 8-bit images without identity."
@@ -190,7 +191,7 @@ def ingest_command(
     with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task('files', total=None)
         account = ingest(export, out, key, pixels=pixels, jobs=jobs or None, window=chosen, views=views,
-                         image_format=image_format, modalities=modalities, label_of=raw_label,
+                         image_format=image_format, modalities=modalities, label_of=raw_label, persons=persons,
                          progress=lambda n, total: bar.update(task, completed=n, total=total))
     for what, count in account.items(): print(f'{what:30} {count}')
 

@@ -59,7 +59,7 @@ def test_tables_that_are_none(tmp_path):
     with pytest.raises(InputError, match='is a data frame, not a list'): validate([])
     with pytest.raises(InputError, match='no such file'): read_studies(tmp_path/'x.parquet')
     (tmp_path/'x.parquet').write_text('not parquet')
-    with pytest.raises(InputError, match='not a parquet file'): read_studies(tmp_path/'x.parquet')
+    with pytest.raises(InputError, match='is no Parquet file'): read_studies(tmp_path/'x.parquet')
 
 
 def test_splits_that_cannot_be():

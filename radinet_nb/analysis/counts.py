@@ -16,7 +16,7 @@ def ratio(
 ): # top/bottom, NaN where the denominator is not positive
     "Divide, with NaN where there is nothing to divide by"
     top, bottom = np.broadcast_arrays(np.asarray(top, float), np.asarray(bottom, float))
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom>0)
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom>0)[()] # a number, no array of none
 
 # %% ../../nbs/analysis/counts.ipynb #0e4b16a6
 def count_metrics(
@@ -47,4 +47,5 @@ def wilson(
     n = np.where(np.asarray(n)>0, n, np.nan)
     mid, half = p + z*z/(2*n), z*np.sqrt(p*(1-p)/n + z*z/(4*n*n))
     # without this, rounding could move the bound of a perfect score off 0 or 1
-    return np.where(p==0, 0., (mid-half)/(1+z*z/n)), np.where(p==1, 1., (mid+half)/(1+z*z/n))
+    low, high = np.where(p==0, 0., (mid-half)/(1+z*z/n)), np.where(p==1, 1., (mid+half)/(1+z*z/n))
+    return low[()], high[()]

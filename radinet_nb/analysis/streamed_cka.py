@@ -9,13 +9,14 @@ __all__ = ['cka_streamed']
 import pandas as pd
 import torch
 
+from .bases import binary_unit
 from .similarity_grid import COLUMNS
 from ..errors import InputError
 
 # %% ../../nbs/analysis/streamed_cka.ipynb #028902be
 class _Layer:
     "A layer's running sum, shifted by the mean of its first batch"
-    def __init__(self): self.shift, self.sum, self.k = None, 0, 0
+    def __init__(self): self.shift, self.sum, self.k, self.unit = None, 0, 0, 1.
     def add(self, x, device, where):
         "Shifted activations of a batch, and the squared length of each row"
         x = torch.as_tensor(x).detach().to(device=device, dtype=torch.float64)
@@ -23,6 +24,11 @@ class _Layer:
             raise InputError(f'activations have shape {tuple(x.shape)}', where, "reduce by 'mean' or 'samples'")
         if not torch.isfinite(x).all():
             raise InputError('a value is not finite', where, 'find what overflows, or drop the sample')
+        if self.shift is None: self.unit = binary_unit(x)
+        x = x*self.unit
+        if not (x.abs() < 1e35).all():
+            raise InputError('values of later batches are more than 1e30 times those of the first', where,
+                             'find what overflows')
         if self.shift is None: self.shift = x.mean(0)
         x = x-self.shift
         k = (x**2).sum(1)

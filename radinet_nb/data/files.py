@@ -14,8 +14,8 @@ import pandas as pd
 from PIL import Image
 
 from .dicom import is_dicom
-from .headers import match_word, view_words
 from .disk import is_hidden
+from .header_words import match_word, spell_out, view_words
 from .hospital import drop_twins, header_row, hospital_table
 from .identity import keyed_hash
 from .journal import file_code
@@ -46,6 +46,8 @@ def name_facts(
     "The study and the view that a file name tells"
     view, words = match_word([stem], view_words), re.split(r'([\W_]+)', stem)
     if view == 'other': return stem, view
+    if not {o.lower() for o in words} & set(view_words[view].split()):
+        words = re.split(r'([\W_]+)', spell_out(stem).replace(' ', '_' if '_' in stem else ' '))
     kept = [o for o in words if o.lower() not in view_words[view].split()]
     return re.sub(r'^[\W_]+|[\W_]+$|([\W_])[\W_]+', r'\1', ''.join(kept)) or 'study', view
 
@@ -115,7 +117,7 @@ def file_table(
     rows = picture_rows(pictures, key, public)
     if len(paths) == 2 and all(Path(o).is_file() for o in paths): rows = as_pair(rows)
     parts, marked = [study_table(rows)] if rows else [], {o['path'] for o in facts if o['burned_in']}
-    if facts: parts.append(hospital_table(facts, {}, {}, 'files')[0].assign(grouping='patient'))
+    if facts: parts.append(hospital_table(facts, {}, {}, 'files', key=key)[0].assign(grouping='patient'))
     left = pd.DataFrame(lost, columns=['file', 'reason'], dtype='string')
     if not parts:
         why = f' ({left.reason[0]})' if left.reason.nunique() == 1 else ''

@@ -14,11 +14,12 @@ import pandas as pd
 
 from .boxes import coco_boxes, upright_size, yolo_boxes
 from .fracatlas_groups import fracatlas_groupings, fracatlas_warnings, group_images
-from .layouts import (Reading, quarantine_table, read_csv, require_files, require_folder,
+from .layouts import (Reading, quarantine_table, require_files, require_folder,
                                      require_grouping)
 from .likeness import duplicate_groups
 from .schema import image_flags
 from .studies import study_table
+from .table_files import as_words, number_column, read_csv, refuse_rows
 from ..errors import InputError
 
 # %% ../../nbs/data/fracatlas.ipynb #4ba2daad
@@ -81,7 +82,11 @@ def fracatlas_images(
     path:Path, # folder of FracAtlas
 )->tuple: # rows of dataset.csv with columns path and in_folder (1 among the fractured); number of images in the folders
     "The images of FracAtlas; `InputError` where dataset.csv names one that is absent"
-    table = read_csv(path/'dataset.csv', 'image_id', *fracatlas_parts, 'fractured', *fracatlas_views)
+    flags = *fracatlas_parts, 'fractured', *fracatlas_views
+    table = read_csv(path/'dataset.csv', 'image_id', *flags, text=('image_id',))
+    refuse_rows(table.image_id.isna(), 'image_id', 'is empty', path/'dataset.csv')
+    for o in flags: table[o] = number_column(table, o, path/'dataset.csv', (0, 1), filled=True).astype(int)
+    table = table.reset_index(drop=True)
     files = {f.name: f for kind in ('Fractured', 'Non_fractured') for f in sorted((path/'images'/kind).glob('*.jpg'))}
     table['path'] = [str(files.get(n, path/'images'/n)) for n in table.image_id]
     require_files(table.path, path, 'dataset.csv')
@@ -128,7 +133,7 @@ def read_fracatlas(
     if conflicts == 'unlabel': t.loc[clash, ['label', 'boxes']] = pd.NA
     if conflicts == 'drop': t = t[~clash]
     studies = study_table(_study_columns(t), where='FracAtlas', collection='fracatlas', grouping=grouping)
-    truncated = t.get('truncated', pd.Series(dtype=bool)).sum()
+    truncated = as_words(t.get('truncated', pd.Series(dtype='string')), dict(true='yes'))[0].notna().sum()
     warning = dict(warning=fracatlas_warnings[grouping]) if grouping in fracatlas_warnings else {}
     return Reading(studies, quarantine_table(), dict(
         images=images, used=len(studies), label_corrected=corrected, label_conflict_of_duplicates=int(clash.sum()),

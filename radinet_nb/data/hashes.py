@@ -6,7 +6,9 @@
 __all__ = ['content_hash', 'file_hash']
 
 # %% ../../nbs/data/hashes.ipynb #35d77bad
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 from ..errors import InputError
@@ -25,6 +27,8 @@ def file_hash(
 )->str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes; `InputError` names a file that cannot be read, without its folder"
     try:
+        # a pipe would be waited for without end
+        if os.path.exists(path) and not os.path.isfile(path): raise OSError(errno.EINVAL, 'is no file')
         with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
     except OSError as e:
         raise InputError(f'cannot be read ({e.strerror})', Path(path).name,

@@ -25,6 +25,7 @@ from .identity import read_key
 from .journal import Conversion, convert_files, reread_names
 from .layouts import require_file
 from .likeness import like_pairs
+from .persons import suspected_persons
 from .studies import write_studies
 from .workers import run_isolated
 from ..errors import InputError
@@ -214,6 +215,7 @@ def ingest(
     jobs:int=None, # processes; all cores by default
     timeout:float=30, # seconds for one file
     collection:str='hospital', # its name in the table
+    persons:str='spelling', # which ids of one person to merge: 'spelling' (or one study), 'merge' all, 'refuse'
     views=None, # CSV that overrules what the tags say of views; by default views.csv in the export, if there is one
     progress=None, # called with how many files are done, and how many there are to do
     label_of=None, # reads a label off a report: scrubbing.csv lists where scrubbing changes it
@@ -237,9 +239,10 @@ def ingest(
             facts['path'] = [str(out/'images'/f'{c}.{suffix}') for c in facts.code]
             rows = facts.drop(columns=['pixels']).to_dict('records')
             scrubbed = []
-            studies, counts = hospital_table(rows, labels, reports, collection, choices, label_of, scrubbed)
+            studies, counts = hospital_table(rows, labels, reports, collection, choices, label_of, scrubbed,
+                                             key, persons)
             write_studies(studies, out/'studies.parquet')
-            write_tables(out, {'scrubbing.csv': scrubbed[0]})
+            write_tables(out, {'scrubbing.csv': scrubbed[0], 'persons.csv': suspected_persons(facts)})
             counts['cases'] = write_cases(studies, out, options.image_format, jobs, timeout)
             keep_only(out/'images', {Path(p).name for p in facts.path})
             skipped = [(c, o['skipped']) for c,o in done.items() if 'skipped' in o]

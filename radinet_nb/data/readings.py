@@ -6,21 +6,21 @@
 __all__ = ['by_pseudonym', 'read_readings', 'read_types']
 
 # %% ../../nbs/data/readings.ipynb #82d7bd39
+import os
 from pathlib import Path
 
 import pandas as pd
 
 from .identity import keyed_hash, read_key
-from .layouts import read_csv
+from .schema import views
+from .table_files import as_numbers, read_csv, refuse_rows
 from ..errors import InputError
 
 # %% ../../nbs/data/readings.ipynb #b625a3f2
 def _flag(table:pd.DataFrame, column:str, path)->pd.Series: # int, 0 or 1
     "A 0/1 column; `InputError` names the first row that is neither"
-    value = pd.to_numeric(table[column].str.strip(), errors='coerce')
-    wrong = ~value.isin([0, 1])
-    if wrong.any():
-        raise InputError(f'row {int(wrong.argmax())}, column {column} is neither 0 nor 1', path, 'write 1 or 0')
+    value, wrong = as_numbers(table[column])
+    refuse_rows(wrong | ~value.isin([0, 1]), column, 'is neither 0 nor 1', path, 'write 1 or 0')
     return value.astype(int)
 
 # %% ../../nbs/data/readings.ipynb #065fc504
@@ -32,16 +32,15 @@ def by_pseudonym(
     single:bool=False, # one row a study; otherwise one for each value of the columns before the flags
 )->pd.DataFrame: # study, then these columns
     "A table about studies under their pseudonyms; `InputError` names the number of a row that cannot be used"
-    t = read_csv(path, 'StudyInstanceUID', *columns, dtype='string')
+    t = read_csv(path, 'StudyInstanceUID', *columns, text=True)
+    if not len(t): raise InputError('holds no row below its header', path, 'leave the file out')
     for column in ('StudyInstanceUID', *columns):
-        empty = t[column].isna() | (t[column].str.strip() == '')
-        if empty.any():
-            raise InputError(f'row {int(empty.argmax())} has no {column}', path, 'leave out what was not read')
+        refuse_rows(t[column].isna(), column, 'is empty', path, 'leave out what was not read')
     t = t.assign(**{column: _flag(t, column, path) for column in columns[-flags:]})
     t = t.assign(study=[keyed_hash(key, 'study', o) for o in t.StudyInstanceUID])
     twice = t.duplicated(['study', *(() if single else columns[:-flags])])
-    if twice.any(): raise InputError(f'row {int(twice.argmax())} repeats an earlier one', path, 'keep one')
-    return t[['study', *columns]]
+    refuse_rows(twice, '', 'repeats an earlier one', path, 'keep one')
+    return t[['study', *columns]].reset_index(drop=True)
 
 # %% ../../nbs/data/readings.ipynb #d4fe294b
 def read_readings(
@@ -52,11 +51,12 @@ def read_readings(
     "The reader calls of an export; calls on studies or views that the table lacks are left out and counted"
     export, key = Path(export), key if isinstance(key, bytes) else read_key(key)
     path = export/'readings.csv'
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InputError('has no readings.csv', export, 'lay the calls of the readers beside labels.csv')
     calls = by_pseudonym(path, ('reader', 'view', 'rating'), key)[['reader', 'study', 'view', 'rating']]
+    calls['view'] = calls['view'].str.casefold()
     hard = pd.DataFrame(dict(study=pd.Series(dtype='string'), difficult=pd.Series(dtype=int)))
-    if (export/'difficulty.csv').exists(): hard = by_pseudonym(export/'difficulty.csv', ('difficult',), key)
+    if os.path.lexists(export/'difficulty.csv'): hard = by_pseudonym(export/'difficulty.csv', ('difficult',), key)
     # a pair of views in one image is read as frontal and as lateral
     pairs = studies.study[studies['view'] == 'pair'].unique()
     known = pd.MultiIndex.from_frame(studies[['study', 'view']]).union(
@@ -64,6 +64,8 @@ def read_readings(
     here = pd.MultiIndex.from_frame(calls[['study', 'view']]).isin(known)
     if not here.any():
         raise InputError('no reading is of a view in this export', path, 'is it the same export and the same key?')
+    unknown = (~calls['view'].isin(views)).sum()
+    if unknown: raise InputError(f'column view: {unknown} rows name no view', path, f"write one of {', '.join(views)}")
     account = dict(readings=len(calls), readings_used=int(here.sum()), readers=calls.reader.nunique(), judged=len(hard))
     return calls[here].reset_index(drop=True), hard[hard.study.isin(studies.study)].reset_index(drop=True), account
 
@@ -75,6 +77,6 @@ def read_types(
 )->pd.DataFrame: # study, bone, kind, healing, displaced, one row a fractured study; empty without types.csv
     "The fracture types of an export with the pseudonyms of its study table; `InputError` for a row that is wrong"
     path, columns = Path(export)/'types.csv', ('bone', 'kind', 'healing', 'displaced')
-    if not path.exists(): return pd.DataFrame(columns=['study', *columns])
+    if not os.path.lexists(path): return pd.DataFrame(columns=['study', *columns])
     types = by_pseudonym(path, columns, key if isinstance(key, bytes) else read_key(key), flags=2, single=True)
     return types[types.study.isin(studies.study[studies.label == 1])].reset_index(drop=True)

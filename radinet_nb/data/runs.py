@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'versions', 'commit', 'peak_memory', 'cpu_seconds', 'device_name', 'sync_folder', 'write_text',
-           'write_json', 'read_json', 'require_new_folder', 'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun',
-           'recorded', 'say_progress']
+           'write_json', 'require_new_folder', 'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun', 'recorded',
+           'say_progress']
 
 # %% ../../nbs/data/runs.ipynb #6365fa14
 import json, os, platform, shutil, subprocess, sys, time, uuid
@@ -16,6 +16,7 @@ from tempfile import gettempdir
 
 from fastcore.basics import patch
 
+from .table_files import read_json
 from ..errors import InputError
 
 # %% ../../nbs/data/runs.ipynb #1d228dea
@@ -96,15 +97,6 @@ def write_json(
 ):
     "Write `value` as JSON, keys in the order given, whole or not at all"
     write_text(path, json.dumps(value, indent=1, default=str) + '\n')
-
-# %% ../../nbs/data/runs.ipynb #76e2a9a2
-def read_json(
-    path:str|Path, # a file
-):
-    "Read JSON; a file that does not hold any is an `InputError`"
-    try: return json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise InputError(f'cannot be read as JSON ({type(error).__name__})', where=path) from None
 
 # %% ../../nbs/data/runs.ipynb #be1ef2e3
 def require_new_folder(

@@ -20,6 +20,7 @@ from .disk import whole_file
 from .guard import check_disjoint, tie_groups
 from .hashes import content_hash, file_hash
 from .schema import as_dtype, check_values, columns, splits
+from .table_files import read_parquet
 from ..errors import InputError
 
 # %% ../../nbs/data/studies.ipynb #3fed924c
@@ -206,13 +207,7 @@ def read_studies(
     path, # parquet file
 )->pd.DataFrame: # a valid study table
     "Read and validate a study table; `InputError` for a file that is absent, unreadable or no study table"
-    path = Path(path)
-    if not path.is_file():
-        raise InputError('there is no such file', path, 'write one with write_studies or radinet ingest')
-    try: studies = pd.read_parquet(path)
-    except Exception as e:
-        raise InputError(f'not a parquet file that can be read ({type(e).__name__})', path, 'make it again') from None
-    return validate(studies, str(path))
+    return validate(read_parquet(path), str(path))
 
 # %% ../../nbs/data/studies.ipynb #02efbdf0
 def fingerprint(
