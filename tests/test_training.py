@@ -422,12 +422,13 @@ def test_packaged_weights_know_radiographs_of_other_parts_apart_better_than_rand
     if not root.is_dir(): pytest.skip('FracAtlas is not here: set RADINET_DATA')
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
-    from radinet_nb.data.fracatlas import read_fracatlas
     from radinet_nb.learning.networks import Network
     from radinet_nb.learning.weights import carry, imagenet_weights
-    views = read_fracatlas(root, grouping='image').studies
-    views = views[views.body_part.isin(['hand', 'leg', 'shoulder', 'hip'])].groupby('body_part').head(30)
-    pixels = np.stack([np.asarray(Image.open(o).convert('L').resize((128, 128))) for o in views.path])
+    files, table = {o.name: o for o in root.glob('images/**/*.jpg')}, pd.read_csv(root/'dataset.csv')
+    parts = ['hand', 'leg', 'shoulder', 'hip']
+    table = table[table.image_id.isin(files) & (table[parts].sum(axis=1) == 1)]
+    views = pd.concat([table[table[o] == 1].iloc[::7].head(30).assign(body_part=o) for o in parts])
+    pixels = np.stack([np.asarray(Image.open(files[o]).convert('L').resize((96, 96))) for o in views.image_id])
     found = {}
     for start in 'imagenet', 'random':
         torch.manual_seed(0)
