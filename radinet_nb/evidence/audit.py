@@ -327,11 +327,11 @@ def _positives_text(common, total=None):
 # %% ../../nbs/evidence/audit.ipynb #db745b34
 def audit_table(
     table, # path of a CSV file (wide or long), or a data frame of text cells
-    seconds:float|None=None, # of processor time after which rows stay open; None: 2, and a third more for each row
+    seconds:float|None=None, # of processor time after which rows stay open; None: 1.5, and a quarter more for each row
 )->pd.DataFrame: # row, verdict, matrices, tp, fp, fn, tn, odd (columns that disagree), says (a sentence)
     "A plain verdict on every row of a published metrics table; InputError where no column names a metric"
     rows, unchecked = read_table(table)
-    until = time.process_time()+(2+len(rows)/3 if seconds is None else seconds)
+    until = time.process_time()+(1.5+len(rows)/4 if seconds is None else seconds)
     choices, res, groups, unknown = unit_choices(rows), [], {}, dict.fromkeys(COUNTS, pd.NA)
     for row in rows:
         question, ways = unit_question(row, rows), interval_choices(row, choices)
