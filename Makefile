@@ -22,7 +22,7 @@ reproduce: $(VENV)/.installed ## every table and figure of a profile, ending wit
 	@$(BIN)/radinet reproduce --profile $(PROFILE) $(ARGS)
 
 test: $(VENV)/.installed ## notebooks clean and exported, lessons, tests, the smoke profile from end to end
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 lab: $(VENV)/.installed ## read and edit the notebooks
 	$(BIN)/jupyter lab nbs

@@ -82,7 +82,7 @@ def test_nobody_is_tested_on_whom_the_chain_has_seen(runs):
 
 def test_fig10_sets_published_beside_ours_with_intervals(runs):
     table = load_run(runs/'karam2021'/'performance'/'main').table('fig10.csv')
-    assert len(table) == 16 and table.published.notna().all()
+    assert len(table) == 20 and table.published.notna().sum() == 16 # the paper prints no balanced accuracy
     inside = table.dropna(subset=['low'])
     assert len(inside) and ((inside.low <= inside.value + 1e-9) & (inside.value <= inside.high + 1e-9)).all()
 

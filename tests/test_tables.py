@@ -18,7 +18,8 @@ from radinet_nb.data.hospital import hospital_choices, hospital_column, read_hos
 from radinet_nb.data.mura import read_mura
 from radinet_nb.data.readings import by_pseudonym
 from radinet_nb.data.studies import read_studies, study_table, write_studies
-from radinet_nb.data.table_files import read_csv, read_json
+from radinet_nb.data.table_files import read_csv
+from radinet_nb.data.text_files import read_json
 from radinet_nb.data.visits import visit_types
 from radinet_nb.errors import InputError
 from radinet_nb.synthetic.dicom_files import write_dicom

@@ -34,7 +34,8 @@ _stops_past = re.compile(r'[,§]|(?<!\w)(?:and|with|when|but|n?or|shows?|suggest
 # %% ../../nbs/annotation/scope.ipynb #5c0be00a
 # 'no callus at the fracture' negates callus: the article says that the fracture is known
 _of_known = re.compile(r"\s+(?:(?!(?:or|nor|and|evidence|signs?|suspicion|indication|suggestion|proof|trace|hint)"
-                       r"\s)[\w'-]+\s+){1,5}(?:of|at|in|by|across|through|from|about|along|around|within|over|to|on|near"
+                       r"\s)[\w'-]+\s+){1,5}(?:of|at|in|by|across|through|from"
+                       r"|about|along|around|within|over|to|on|near"
                        r"|with)"
                        r"\s+(?:the|this|that|these|known|his|her)\s+(?:[\w'-]+\s+){0,4}\Z", re.I)
 # 'No fracture other than that of the radius'

@@ -15,7 +15,8 @@ from operator import itemgetter
 
 # %% ../../nbs/annotation/triggers.ipynb #7a10b2c7
 _seen = ('seen|identified|visualized|visualised|visible|evident|demonstrated|present|detected|apparent|appreciated'
-         '|shown|noted|found|recognized|recognised|depicted|discernible|confirmed|observed|established|reproduced|diagnosed'
+         '|shown|noted|found|recognized|recognised|depicted|discernible|confirmed|observed'
+         '|established|reproduced|diagnosed'
          '|delineated|borne out|perceptible|made out')
 _see = ('see|identify|visualize|visualise|demonstrate|detect|appreciate|show|find|recognize|recognise|depict|discern'
         '|observe|reveal|exhibit|display|indicate|suggest|confirm|note|make out|have|represent')

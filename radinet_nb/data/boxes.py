@@ -10,7 +10,7 @@ import math
 
 from PIL import Image
 
-from .table_files import file_text, read_json
+from .text_files import file_text, read_json
 from ..errors import InputError
 
 # %% ../../nbs/data/boxes.ipynb #d6eab301

@@ -44,10 +44,10 @@ def save_image(
 def safe_facts(
     ds, # a pydicom data set
     key:bytes, # the hospital's key
-    taken=radiographs, # modalities that count as radiographs
+    taken=radiographs, # modalities that count as radiographs; empty: whatever the caller has looked at
 )->dict: # name of the fact -> value, dates shifted
     "The facts of a parsed file that the study table needs; `InputError` where it cannot be used"
-    require_radiograph(ds, taken)
+    if taken: require_radiograph(ds, taken)
     check_image(ds, pixels=False)
     facts = header_facts(ds, key)
     for k,what in ('patient', 'patient id'), ('study', 'study id'), ('image', 'image id'):

@@ -40,7 +40,7 @@ def slice_facts(
     with safe_pydicom('the header cannot be read'):
         if str(ds.get('Modality') or '') != 'CT': raise InputError('is no CT slice', mend='leave it out')
         if 'LOCALIZER' in (ds.get('ImageType') or []): raise InputError('is a localizer, no slice', mend='leave it out')
-        facts = safe_facts(ds, key) | dict(position=slice_position(ds), path=str(path))
+        facts = safe_facts(ds, key, taken=()) | dict(position=slice_position(ds), path=str(path))
         if not facts['series']: raise InputError('has no series id', mend='ask who made the export')
         if facts['image'] in seen: raise InputError('holds the same image id as another file', mend='leave one out')
         seen.add(facts['image'])

@@ -14,7 +14,7 @@ import numpy as np
 from .dicom import check_image, read_dataset, safe_pydicom
 from .header_words import exam_words, match_word, part_words, view_words
 from .identity import keyed_hash
-from .persons import person_facts
+from .person_facts import person_facts
 from ..errors import InputError
 
 # %% ../../nbs/data/headers.ipynb #ee7821c3

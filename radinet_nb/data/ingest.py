@@ -178,7 +178,7 @@ def _write_account(out:Path, facts:pd.DataFrame, lost:list, skipped:list, seen:d
 
 # %% ../../nbs/data/ingest.ipynb #7f0a7c01
 tables_written = ('studies.parquet', 'cases.parquet', 'quarantine.csv', 'skipped.csv', 'duplicates.csv', 'remarks.csv',
-                  'review.csv', 'account.json', 'scrubbing.csv')
+                  'review.csv', 'account.json', 'scrubbing.csv', 'persons.csv')
 
 # %% ../../nbs/data/ingest.ipynb #7f0a7c02
 def refuse_nothing(

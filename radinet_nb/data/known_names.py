@@ -88,8 +88,10 @@ def name_readings(
 # scripts that are written without blanks
 _unspaced = re.compile('[\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f]')
 _place = re.compile(r'(?<!\w)(?:hospital|clinic|klinik\w*|krankenhaus|hopital|spital|cent(?:er|re)|zentrum|practice'
-                    r'|praxis|radiolog\w*|department|dept|abteilung|universit\w*|institut\w*|medical|health|imaging|street|\w*str'
-                    r'|\w*strasse|road|avenue|lane|drive|boulevard|square|\w*platz|\w*weg|rue|floor|suite|building)(?!\w)')
+                    r'|praxis|radiolog\w*|department|dept|abteilung|universit\w*|institut\w*'
+                    r'|medical|health|imaging|street|\w*str'
+                    r'|\w*strasse|road|avenue|lane|drive|boulevard'
+                    r'|square|\w*platz|\w*weg|rue|floor|suite|building)(?!\w)')
 def _letters_pattern(part):
     "Pattern for a part of a name: ue, oe, ae and aa stand for umlauts, too, and an apostrophe may be missing"
     spelled = re.sub('([äöü])', lambda o: dict(zip('äöü', ('ae', 'oe', 'ue'), strict=True))[o[1]], part.lower())

@@ -16,7 +16,7 @@ from tempfile import gettempdir
 
 from fastcore.basics import patch
 
-from .table_files import read_json
+from .text_files import read_json
 from ..errors import InputError
 
 # %% ../../nbs/data/runs.ipynb #1d228dea

@@ -22,7 +22,8 @@ def scrub_reports(
         scrubbed[study], counts = scrub_counted(text, names.get(study, ()))
         read = label_of or (lambda _: pd.NA)
         before, after = read(text), read(scrubbed[study])
-        rows.append(dict(study=study, **counts, label_before=before, label_after=after, changed=str(before) != str(after)))
+        rows.append(dict(study=study, **counts, label_before=before, label_after=after,
+                         changed=str(before) != str(after)))
     kinds = ['name', 'date', 'id', 'mail', 'age', 'cut']
     table = pd.DataFrame(rows, columns=['study', *kinds, 'label_before', 'label_after', 'changed'])
     return scrubbed, table.fillna(dict.fromkeys(kinds, 0)).astype(dict.fromkeys(kinds, int))

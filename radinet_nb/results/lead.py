@@ -65,13 +65,19 @@ def _notebook_path(paper, notebook)->str:
     own, step = f'nbs/papers/{paper}/{notebook}.ipynb', f'nbs/steps/{notebook}.ipynb'
     return step if (checkout()/step).is_file() and not (checkout()/own).is_file() else own
 
+def _module_links(functions)->str:
+    "The first two modules of some functions, as links into the checkout"
+    modules = list(dict.fromkeys(function.rpartition('.')[0] for function in functions))[:2]
+    return ', '.join(f'[{o.removeprefix("radinet_nb.")}]({o.replace(".", "/")}.py)' for o in modules)
+
 def items_markdown(
     papers:list, # with id, items
+    functions_of, # called with an item: the library functions behind it, those that compute first
 )->str: # a Markdown table
     "The item map of all papers for the README"
-    rows = ['| paper | item | what it shows | notebook |', '| --- | --- | --- | --- |']
+    rows = ['| paper | item | what it shows | notebook | computed by |', '| --- | --- | --- | --- | --- |']
     for paper in papers:
         for name, item in paper.items.items():
             notebook = f'[{item.notebook}]({_notebook_path(paper.id, item.notebook)})'
-            rows.append(f'| {paper.id} | `{name}` | {item.shows} | {notebook} |')
+            rows.append(f'| {paper.id} | `{name}` | {item.shows} | {notebook} | {_module_links(functions_of(item))} |')
     return '\n'.join(rows)

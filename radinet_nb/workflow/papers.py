@@ -115,34 +115,46 @@ def find_item(
     mend = f'did you mean {nearest(name, items)}?' if items else 'no paper.yaml has items'
     raise InputError(f'no item is called {name!r}', where='item', mend=mend)
 
-# %% ../../nbs/workflow/papers.ipynb #9af021ef
-def _behind(expressions, made, imported)->list[str]:
-    "Imported functions in some expressions, or, where there are none, in what the names in them were assigned from"
-    seen, todo = set(), list(expressions)
-    while todo:
-        names = {node.id for tree in todo for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        found = sorted({imported[name] for name in names if name in imported})
-        if found: return found
-        todo = [made[name] for name in names - seen if name in made]
-        seen |= names
-    return []
-
 # %% ../../nbs/workflow/papers.ipynb #937a5c52
 def _imports_and_values(tree)->tuple[dict,dict]:
-    "Of a notebook's code: name to library function that it imports, and name to the last expression assigned to it"
+    "Of a notebook's code: name to library function that it imports, and name to all expressions that became part of it"
     imported, made = {}, {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('radinet_nb'):
             imported |= {alias.asname or alias.name: f'{node.module}.{alias.name}' for alias in node.names}
-        if isinstance(node, ast.Assign):
-            names = [part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)]
-            made |= dict.fromkeys(names, node.value)
+        targets = getattr(node, 'targets', []) if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AugAssign): targets = [node.target]
+        for name in {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}:
+            made.setdefault(name, []).append(node.value)
     return imported, made
+
+# %% ../../nbs/workflow/papers.ipynb #9af021ef
+def _kind_of(
+    function:str, # such as `radinet_nb.results.figures.roc_figure`
+)->str: # `draws`, `computes`, or empty for what reads, writes or is no function
+    "What an imported name does, by the room that it comes from"
+    module, _, name = function.rpartition('.')
+    room = module.split('.')[1]
+    if name.isupper() or room in ('data', 'errors', 'workflow') or module.endswith(('.result_run', '.tiny')):
+        return ''
+    return 'draws' if 'figure' in module + name or module.endswith('.drawings') else 'computes'
+
+def _behind(expressions, made, imported, seen)->list[str]:
+    "Library functions in some expressions and, until one computes, in what the names in them were made from"
+    found = []
+    for tree in expressions:
+        names = sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
+        here = [imported[name] for name in names if name in imported and _kind_of(imported[name])]
+        deeper = [name for name in names if name in made and name not in seen]
+        if not any(_kind_of(o) == 'computes' for o in here):
+            here += _behind([value for name in deeper for value in made[name]], made, imported, seen | set(deeper))
+        found += here
+    return list(dict.fromkeys(found))
 
 # %% ../../nbs/workflow/papers.ipynb #67838e1e
 def item_source(
     item:Item, # any
-)->tuple[Path,list[str]]: # the notebook, and the library functions as `module.function`
+)->tuple[Path,list[str]]: # the notebook, and the library functions as `module.function`, those that compute first
     "The notebook that leaves an item, and the functions behind what it saves under the item's key"
     path = find_notebook(f'{item.paper}/{item.notebook}')
     cells = [''.join(cell['source']) for cell in read_json(path)['cells'] if cell['cell_type'] == 'code']
@@ -152,4 +164,5 @@ def item_source(
     keys = [call.args[1].value if isinstance(call.args[1], ast.Constant) else None for call in calls]
     saved = [call.args[0] for call, key in zip(calls, keys, strict=True) if key == item.key]
     imported, made = _imports_and_values(tree)
-    return path, _behind(saved, made, imported)
+    found = _behind(saved, made, imported, set())
+    return path, sorted(found, key=lambda o: _kind_of(o) == 'draws')
