@@ -84,13 +84,13 @@ def test_no_claim_is_decided_against_a_model_that_did_not_train_or_on_few_cases(
 
 
 def test_grades():
-    assert graded(.05, .01, .09, .0, ())['verdict'] == 'reproduced'
-    assert graded(.05, .01, .06, .2, ())['verdict'] == 'direction only'
-    assert graded(.0, -.1, .1, .0, ())['verdict'] == 'undecided'
-    assert graded(-.05, -.1, .06, .05, ())['verdict'] == 'undecided' # a wrong sign refutes nothing
-    assert graded(.01, -.01, .03, .05, ())['verdict'] == 'not reproduced' # the published margin is not possible
-    assert graded(float('nan'), 0, 0, 0, ())['verdict'] == 'not testable on this data'
-    for one in (graded(.05, .01, .09, .0, ()), graded(-.05, -.09, -.01, .0, ())):
+    assert graded((.05, .01, .09), .0, ())['verdict'] == 'reproduced'
+    assert graded((.05, .01, .06), .2, ())['verdict'] == 'direction only'
+    assert graded((.0, -.1, .1), .0, ())['verdict'] == 'undecided'
+    assert graded((-.05, -.1, .06), .05, ())['verdict'] == 'undecided' # a wrong sign refutes nothing
+    assert graded((.01, -.01, .03), .05, ())['verdict'] == 'not reproduced' # the published margin is not possible
+    assert graded((float('nan'), 0, 0), 0, ())['verdict'] == 'not testable on this data'
+    for one in (graded((.05, .01, .09), .0, ()), graded((-.05, -.09, -.01), .0, ())):
         assert limited(one, 1)['verdict'] in ('direction only', 'undecided')
 
 

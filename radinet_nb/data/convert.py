@@ -97,9 +97,8 @@ def decode_thumb(
 # %% ../../nbs/data/convert.ipynb #8dfe7d7b
 def convert(
     path:str, # a file of the export
-    name:str, # of the picture, without suffix: known to be no other file's
+    to:str, # the picture, without suffix: known to be no other file's
     hidden:bool, # the operating system hides the file
-    folder:str, # where images go
     key:bytes, # the hospital's key
     pixels:int, # side of the square image
     window=0, # as `read_dicom` takes it
@@ -113,7 +112,7 @@ def convert(
         facts, names = safe_facts(ds, key, modalities.split()), sorted(names_in(ds))
     full, remarks = image_with_remarks(ds, window)
     img = pad_resize(full, pixels)
-    try: save_image(img, Path(folder)/f'{name}.{suffix_of[image_format]}', image_format)
+    try: save_image(img, Path(f'{to}.{suffix_of[image_format]}'), image_format)
     except OSError as e: raise InputError(f'{not_written} ({os.strerror(e.errno or 5)})') from None
     seen = dict(pixels=content_hash(full)[:16], thumb=encode_thumb(thumbs(full)[0]), text=text_like(full))
     return facts | dict(names=names, remarks=remarks) | seen

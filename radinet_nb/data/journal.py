@@ -147,9 +147,8 @@ def convert_files(
     known, gone = open_journal(out, codes, suffix)
     done, names = _finished(known, stamps, out, suffix), {}
     todo = [c for c in codes if c not in done]
-    work = ((str(codes[c]), c, is_hidden(codes[c], export)) for c in todo)
-    shared = dict(folder=str(out/'images'), key=key, **facts_of)
-    work = run_isolated('radinet_nb.data.convert:convert', work, jobs, timeout, **shared)
+    work = ((str(codes[c]), str(out/'images'/c), is_hidden(codes[c], export)) for c in todo)
+    work = run_isolated('radinet_nb.data.convert:convert', work, jobs, timeout, key=key, **facts_of)
     with open(out/'journal.jsonl', 'a') as journal:
         for n,(i, ok, what) in enumerate(work):
             code = todo[i]

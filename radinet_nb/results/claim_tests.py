@@ -77,7 +77,8 @@ def better(
     if relative: share = f'{100*relative:g} % of {row.b:.3f} is {relative*row.b:.3f}'
     if relative and row.seeds>1:
         excess = compare_seeds(a, b, cut_a, cut_b, **options, weight_b=1+relative).high.iloc[0]
-    found = graded(row.difference, row.low, row.high, max(margin, relative*row.b), used, both, share, row.p, excess)
+    estimate = row.difference, row.low, row.high
+    found = graded(estimate, max(margin, relative*row.b), used, both, share, row.p, excess)
     return limited(found, row.seeds, doubt_about(evidence, used, next(iter(a.values()))))
 
 # %% ../../nbs/results/claim_tests.ipynb #06dba9a0

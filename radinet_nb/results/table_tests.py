@@ -73,14 +73,14 @@ def table_better(
     pairs = rows[(rows.model==model) & (rows.other==other)] if 'other' in rows else rows[:0]
     if len(pairs):
         pair = pairs.iloc[0]
-        found = graded(pair.difference, pair.low, pair.high, margin, (table,), p=pair.get('p', np.nan))
+        found = graded((pair.difference, pair.low, pair.high), margin, (table,), p=pair.get('p', np.nan))
         return limited(found, seeds_of(pairs))
     a, b = (rows[rows.model==name] for name in (model, other))
     if not len(a) or not len(b): raise NotRun(f'{table}: {other if len(a) else model}, {metric}')
     seeds = seeds_of(pd.concat([a, b]))
     a, b = a.iloc[0], b.iloc[0]
     says = f'{a.value:.3f} against {b.value:.3f}'
-    return limited(graded(a.value-b.value, a.low-b.high, a.high-b.low, margin, (table,), says), seeds)
+    return limited(graded((a.value-b.value, a.low-b.high, a.high-b.low), margin, (table,), says), seeds)
 
 # %% ../../nbs/results/table_tests.ipynb #eb421d65
 def _readers_by_rule(rows)->pd.DataFrame:
@@ -113,7 +113,7 @@ def rules_differ(
     paired = evidence['tables'].get(f"{table.rpartition('/')[0]}/rules", pd.DataFrame(columns=['merit', 'sample']))
     paired = paired[(paired.merit==merit) & (paired['sample']=='fixed')]
     says = ', '.join(f'{reader} {value:+.3f}' for reader, value in gap.items())
-    res = graded(gap.mean(), *_interval_of_rules(readers, paired, sign), 0., (table,), says)
+    res = graded((gap.mean(), *_interval_of_rules(readers, paired, sign)), 0., (table,), says)
     res['says'] += '; paired by case, for these readers' if len(paired) else '; separate intervals'
     # a mean is not every reader
     return res | dict(verdict='direction only') if res['verdict']=='reproduced' and not (gap>0).all() else res

@@ -49,9 +49,7 @@ def verdict_row(
 
 # %% ../../nbs/results/verdicts.ipynb #d6839a73
 def graded(
-    difference:float, # ours
-    low:float, # lower bound of its interval
-    high:float, # upper bound
+    estimate:tuple, # our difference, and the bounds of its interval
     margin:float, # published
     used:tuple|list, # keys of the evidence that decided
     says:str='', # what was compared, in words
@@ -60,6 +58,7 @@ def graded(
     excess:float|None=None, # upper bound of difference less margin where both are uncertain; None: high - margin
 )->dict: # as `verdict_row`
     "The verdict of a difference, by the table above"
+    difference, low, high = estimate
     if np.isnan(difference): return verdict_row('not testable on this data', says='undefined on these cases', used=used)
     if excess is None: excess = high-margin
     possible = not excess<0
