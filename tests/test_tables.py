@@ -17,6 +17,7 @@ from radinet_nb.data.grazpedwri import read_grazpedwri
 from radinet_nb.data.hospital import hospital_choices, hospital_column, read_hospital
 from radinet_nb.data.mura import read_mura
 from radinet_nb.data.readings import by_pseudonym
+from radinet_nb.data.runs import load_run
 from radinet_nb.data.studies import read_studies, study_table, write_studies
 from radinet_nb.data.table_files import read_csv
 from radinet_nb.data.text_files import read_json
@@ -110,6 +111,13 @@ def stored(root):
     write_studies(study_table(dict(patient=['a', 'b'], path=['/x/1', '/x/2'], label=[1, 0])), root/'s.parquet')
 
 
+def left(root):
+    for name in 'record', 'params': (root/f'{name}.json').write_text('{}')
+    table = pd.DataFrame(dict(epoch=[0, 1], lr=[.1, .01], who=['Roe^Jane', 'a, "b"']))
+    table.to_csv(root/'history.csv', index=False)
+    table.to_parquet(root/'predictions.parquet')
+
+
 readers = dict( # name: what writes it, what reads it, the files to damage
     labels=(hospital, lambda o: hospital_column(o/'labels.csv', 'fracture', key), ['labels.csv']),
     reports=(hospital, lambda o: hospital_column(o/'reports.csv', 'report', key), ['reports.csv']),
@@ -129,6 +137,7 @@ readers = dict( # name: what writes it, what reads it, the files to damage
     csv=(hospital, lambda o: read_csv(o/'labels.csv', 'StudyInstanceUID'), ['labels.csv']),
     json=(fracatlas, lambda o: read_json(o/'Annotations/COCO JSON/COCO_fracture_masks.json', dict),
           ['Annotations/COCO JSON/COCO_fracture_masks.json']),
+    run=(left, lambda o: (load_run(o).history, load_run(o).predictions), ['history.csv', 'predictions.parquet']),
     parquet=(stored, lambda o: read_studies(o/'s.parquet'), ['s.parquet']))
 
 odd_cells = ['', ' ', 'x', '1e999', '-1', '7', '1,5', '0.5', '²', 'nan', 'None', '"', '""', '[', "['a'", '20101304',
@@ -201,7 +210,8 @@ def test_what_stands_where_a_table_should_is_one_line(name, tmp_path):
     assert 'is a pipe or device, not a file' in tried(read, tmp_path)
     place.unlink(); place.symlink_to('nowhere')
     line = tried(read, tmp_path)
-    assert name == 'yolo' or 'there is no such file' in line or f'lacks {files[0]}' in line
+    missing = 'there is no such file', f'lacks {files[0]}', f'left no {files[0]}'
+    assert name == 'yolo' or any(o in line for o in missing)
     place.unlink(); place.write_bytes(b'')
     assert tried(read, tmp_path)
 
