@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from radinet_nb.analysis.froc import froc, tally
+from radinet_nb.annotation.report_tables import read_reports
 from radinet_nb.data.chests import read_chexpert, read_mimic_cxr, read_padchest
 from radinet_nb.data.class_folders import read_classes
 from radinet_nb.data.fracatlas import read_fracatlas
@@ -23,6 +24,7 @@ from radinet_nb.data.table_files import read_csv
 from radinet_nb.data.text_files import read_json
 from radinet_nb.data.visits import visit_types
 from radinet_nb.errors import InputError
+from radinet_nb.evidence.metrics_tables import read_table
 from radinet_nb.synthetic.dicom_files import write_dicom
 
 key, secret = b'k'*32, 'Roe^Jane'
@@ -118,6 +120,15 @@ def left(root):
     table.to_parquet(root/'predictions.parquet')
 
 
+def noted(root):
+    (root/'labels.csv').write_text('AccessionNumber,fracture\nA0,0\nA1,1\n')
+    (root/'reports.csv').write_text('AccessionNumber,report,mrn\nA0,"Roe^Jane, no fracture",1\nA1,fracture,2\n')
+
+
+def published(root):
+    (root/'m.csv').write_text('model,accuracy,recall,n\nRoe^Jane,79.71,69.78,563\nb,66.96,55.76,563\n')
+
+
 readers = dict( # name: what writes it, what reads it, the files to damage
     labels=(hospital, lambda o: hospital_column(o/'labels.csv', 'fracture', key), ['labels.csv']),
     reports=(hospital, lambda o: hospital_column(o/'reports.csv', 'report', key), ['reports.csv']),
@@ -137,6 +148,8 @@ readers = dict( # name: what writes it, what reads it, the files to damage
     csv=(hospital, lambda o: read_csv(o/'labels.csv', 'StudyInstanceUID'), ['labels.csv']),
     json=(fracatlas, lambda o: read_json(o/'Annotations/COCO JSON/COCO_fracture_masks.json', dict),
           ['Annotations/COCO JSON/COCO_fracture_masks.json']),
+    annotated=(noted, read_reports, ['reports.csv', 'labels.csv']),
+    metrics=(published, lambda o: read_table(o/'m.csv'), ['m.csv']),
     run=(left, lambda o: (load_run(o).history, load_run(o).predictions), ['history.csv', 'predictions.parquet']),
     parquet=(stored, lambda o: read_studies(o/'s.parquet'), ['s.parquet']))
 
