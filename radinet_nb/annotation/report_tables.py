@@ -100,7 +100,10 @@ def _read_folder(folder, columns):
     if not shared:
         raise InputError('labels.csv and reports.csv share no column', where=folder.name,
                          mend='both need the same key')
-    return table.merge(labels.drop_duplicates(shared), on=shared, how='left').set_axis(table.index)
+    # keys are compared as `_cell` spells them
+    left, right = (o.assign(**o[shared].map(_cell)) for o in (table, labels))
+    merged = left.merge(right.drop_duplicates(shared), on=shared, how='left').set_axis(table.index)
+    return merged.assign(**table[shared])
 
 # %% ../../nbs/annotation/report_tables.ipynb #3ec0725c
 def read_reports(

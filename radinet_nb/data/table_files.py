@@ -67,10 +67,10 @@ def _header(cells:list, names:tuple, path)->list: # text, each once
     return found
 
 # %% ../../nbs/data/table_files.ipynb #7a1e0020
-def _fitted(records:list, width:int, path)->list: # of (row number, cells)
-    "Records of this width: blank cells beyond it are dropped; `InputError` for any other"
+def _fitted(records:list, width:int, path, exact:bool=False)->list: # of (row number, cells)
+    "Records of this width: blank cells beyond it are dropped, unless `exact`; `InputError` for any other"
     for i,(row, cells) in enumerate(records):
-        if len(cells) > width and not any(cells[width:]): records[i] = row, cells[:width]
+        if len(cells) > width and not exact and not any(cells[width:]): records[i] = row, cells[:width]
         elif len(cells) != width:
             raise InputError(f'row {row} has {len(cells)} cells, and the table {width} columns', path,
                              'put cells with commas in quotation marks, and write a comma for each empty cell')
@@ -224,7 +224,7 @@ def read_run_table(
     if Path(path).suffix == '.parquet': return read_parquet(path)
     text = file_text(path)
     records = csv_records(text, path)
-    _fitted(records, len(records[0][1]), path)
-    try: return pd.read_csv(io.StringIO(text), index_col=False)
+    _fitted(records, len(records[0][1]), path, exact=True)
+    try: return pd.read_csv(io.StringIO(text))
     except (ValueError, OverflowError) as e:
         raise InputError(f'cannot be read ({type(e).__name__})', path, 'make it again') from None
