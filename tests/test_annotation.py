@@ -311,7 +311,7 @@ def test_bad_tables_say_what_is_wrong(tmp_path, frame, words):
 def test_missing_and_broken_files(tmp_path):
     with pytest.raises(InputError, match='does not exist'): read_reports(tmp_path/'none.csv')
     (tmp_path/'empty.csv').write_text('')
-    with pytest.raises(InputError, match='no table'): read_reports(tmp_path/'empty.csv')
+    with pytest.raises(InputError, match='is empty'): read_reports(tmp_path/'empty.csv')
     with pytest.raises(InputError, match='neither reports.csv'): read_reports(tmp_path)
 
 

@@ -107,7 +107,7 @@ def test_rows_of_one_test_set_are_compared():
 
 
 @pytest.mark.parametrize(('text', 'word'), [
-    ('a,b\n1,2\n', 'names a metric'), ('', 'no readable CSV'), ('accuracy,n\n80,many\n', 'whole number'),
+    ('a,b\n1,2\n', 'names a metric'), ('', 'is empty'), ('accuracy,n\n80,many\n', 'whole number'),
     ('accuracy,n\nhigh,20\n', 'decimal'), ('accuracy,recall,positives,negatives,total\n80,80,5,5,11\n', 'not 11'),
     ('accuracy,n,reading\n80,20,mean\n', 'reading')])
 def test_bad_tables_are_refused_in_one_line(tmp_path, text, word):
@@ -166,7 +166,7 @@ def test_units_that_differ_within_a_column_are_asked_about():
     'accuracy,n\n80,5,7\n', 'accuracy,n\n"80,5\n',
     'accuracy\n' + '80\n'*2000, 'accuracy\n8' + '0'*100_000, 'accuracy,n,N\n80,5,5\n', 'accuracy,runs\n80,two\n',
     b'PK\x03\x04' + bytes(99),
-    gzip.compress(b'accuracy\n80\n')[:20], 'accuracy\n80\n'.encode('utf-16'), b'accuracy\n\xff\n', b'\0'*50])
+    gzip.compress(b'accuracy\n80\n')[:20], 'accuracy\n80\n'.encode('utf-16')[:-1], b'accuracy\n\xff\n', b'\0'*50])
 def test_damaged_tables_end_in_one_line(tmp_path, text):
     path = tmp_path/'table.csv'
     path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -180,6 +180,18 @@ def test_a_blank_last_row_and_capital_headings_change_nothing(tmp_path):
              f'model,accuracy,recall,specificity,positives,negatives\n{row},,,,,\n\n')
     got = [(path.write_text(o), audit_table(path))[1] for o in texts]
     pd.testing.assert_frame_equal(*got)
+
+
+@pytest.mark.parametrize('change', [
+    lambda o: o.encode('utf-16'), lambda o: o.encode('utf-16-le'), lambda o: o.encode('utf-8-sig'),
+    lambda o: gzip.compress(o.encode()), lambda o: o.replace(',', ';').encode(),
+    lambda o: o.replace(',', '\t').encode(), lambda o: o.replace('\n', '\r\n').encode()])
+def test_a_table_in_another_form_is_the_same_table(tmp_path, change):
+    path, text = tmp_path/'table.csv', 'model,accuracy,recall,n\nA,79.71,69.78,563\nB,66.96,55.76,563\n'
+    path.write_text(text)
+    plain = audit_table(path)
+    path.write_bytes(change(text))
+    pd.testing.assert_frame_equal(audit_table(path), plain)
 
 
 METRIC_HEADS = ['accuracy', 'Recall', 'precision', 'specificity', 'F1', 'kappa', 'mcc', 'AUC', 'npv', 'fpr', 'model']

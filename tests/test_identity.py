@@ -1,4 +1,5 @@
 "Scrubbed reports keep their medicine and lose their names; what a run keeps names no file of an export"
+import gzip
 import os
 import time
 from pathlib import Path
@@ -94,6 +95,8 @@ def test_odd_tables_of_reports_end_in_a_value_or_a_line(tmp_path):
         content = text.replace(old, new)
         (tmp_path/'r.csv').write_text(content)
         assert len(read_reports(tmp_path/'r.csv')) == 2
+    (tmp_path/'r.csv').write_bytes(gzip.compress(b'study,report\n1,"' + b'Fracture d\xe9plac\xe9e, '*10_000 + b'"\n'))
+    assert read_reports(tmp_path/'r.csv').report.str.count('d\udce9plac').tolist() == [10_000] # no cell is too long
     os.mkfifo(tmp_path/'fifo.csv')
     (tmp_path/'wide.csv').write_text(','.join(f'c{i}' for i in range(20_000)))
     (tmp_path/'twice.csv').write_text('study,report,Report\n1,a,b\n')

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from radinet_nb.analysis.froc import froc, tally
+from radinet_nb.annotation.report_tables import read_reports
 from radinet_nb.data.chests import read_chexpert, read_mimic_cxr, read_padchest
 from radinet_nb.data.class_folders import read_classes
 from radinet_nb.data.fracatlas import read_fracatlas
@@ -17,11 +18,13 @@ from radinet_nb.data.grazpedwri import read_grazpedwri
 from radinet_nb.data.hospital import hospital_choices, hospital_column, read_hospital
 from radinet_nb.data.mura import read_mura
 from radinet_nb.data.readings import by_pseudonym
+from radinet_nb.data.runs import load_run
 from radinet_nb.data.studies import read_studies, study_table, write_studies
 from radinet_nb.data.table_files import read_csv
 from radinet_nb.data.text_files import read_json
 from radinet_nb.data.visits import visit_types
 from radinet_nb.errors import InputError
+from radinet_nb.evidence.metrics_tables import read_table
 from radinet_nb.synthetic.dicom_files import write_dicom
 
 key, secret = b'k'*32, 'Roe^Jane'
@@ -110,6 +113,22 @@ def stored(root):
     write_studies(study_table(dict(patient=['a', 'b'], path=['/x/1', '/x/2'], label=[1, 0])), root/'s.parquet')
 
 
+def left(root):
+    for name in 'record', 'params': (root/f'{name}.json').write_text('{}')
+    table = pd.DataFrame(dict(epoch=[0, 1], lr=[.1, .01], who=['Roe^Jane', 'a, "b"']))
+    table.to_csv(root/'history.csv', index=False)
+    table.to_parquet(root/'predictions.parquet')
+
+
+def noted(root):
+    (root/'labels.csv').write_text('AccessionNumber,fracture\nA0,0\nA1,1\n')
+    (root/'reports.csv').write_text('AccessionNumber,report,mrn\nA0,"Roe^Jane, no fracture",1\nA1,fracture,2\n')
+
+
+def published(root):
+    (root/'m.csv').write_text('model,accuracy,recall,n\nRoe^Jane,79.71,69.78,563\nb,66.96,55.76,563\n')
+
+
 readers = dict( # name: what writes it, what reads it, the files to damage
     labels=(hospital, lambda o: hospital_column(o/'labels.csv', 'fracture', key), ['labels.csv']),
     reports=(hospital, lambda o: hospital_column(o/'reports.csv', 'report', key), ['reports.csv']),
@@ -129,6 +148,9 @@ readers = dict( # name: what writes it, what reads it, the files to damage
     csv=(hospital, lambda o: read_csv(o/'labels.csv', 'StudyInstanceUID'), ['labels.csv']),
     json=(fracatlas, lambda o: read_json(o/'Annotations/COCO JSON/COCO_fracture_masks.json', dict),
           ['Annotations/COCO JSON/COCO_fracture_masks.json']),
+    annotated=(noted, read_reports, ['reports.csv', 'labels.csv']),
+    metrics=(published, lambda o: read_table(o/'m.csv'), ['m.csv']),
+    run=(left, lambda o: (load_run(o).history, load_run(o).predictions), ['history.csv', 'predictions.parquet']),
     parquet=(stored, lambda o: read_studies(o/'s.parquet'), ['s.parquet']))
 
 odd_cells = ['', ' ', 'x', '1e999', '-1', '7', '1,5', '0.5', '²', 'nan', 'None', '"', '""', '[', "['a'", '20101304',
@@ -201,7 +223,8 @@ def test_what_stands_where_a_table_should_is_one_line(name, tmp_path):
     assert 'is a pipe or device, not a file' in tried(read, tmp_path)
     place.unlink(); place.symlink_to('nowhere')
     line = tried(read, tmp_path)
-    assert name == 'yolo' or 'there is no such file' in line or f'lacks {files[0]}' in line
+    missing = 'there is no such file', f'lacks {files[0]}', f'left no {files[0]}'
+    assert name == 'yolo' or any(o in line for o in missing)
     place.unlink(); place.write_bytes(b'')
     assert tried(read, tmp_path)
 

@@ -6,15 +6,13 @@
 __all__ = ['column_names', 'label_words', 'study_reports', 'read_reports']
 
 # %% ../../nbs/annotation/report_tables.ipynb #47f5ea12
-import csv
-import gzip
-import io
-import zlib
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..data.table_files import csv_cells, read_parquet, refuse_rows
 from ..errors import InputError
 
 # %% ../../nbs/annotation/report_tables.ipynb #8692171b
@@ -34,7 +32,7 @@ def _cell(value):
 
 # %% ../../nbs/annotation/report_tables.ipynb #b7e513fc
 def _find_columns(table, columns, where):
-    "The columns key, report, label, patient and split under these names; missing values where there is none"
+    "The columns key, report, label, patient and split under these names, by row as a spreadsheet counts"
     lower, out = {(_cell(o) or '').lower(): i for i,o in enumerate(table.columns)}, {}
     if len(lower) < table.shape[1]: raise InputError('has two columns of one name', where, 'leave one of them out')
     for role,names in column_names.items():
@@ -45,21 +43,15 @@ def _find_columns(table, columns, where):
                              mend=f'name one of them {names[0]}, or say which it is')
         empty = pd.Series(np.nan, index=table.index, dtype=object)
         out[role] = table.iloc[:, found].astype(object) if found is not None else empty
-    return pd.DataFrame(out).reset_index(drop=True)
-
-# %% ../../nbs/annotation/report_tables.ipynb #da6f1f02
-def _refuse_rows(wrong, problem, where, mend=''):
-    "Raise `InputError` for the first row that is wrong, counted as a spreadsheet does; never with its content"
-    if not wrong.any(): return
-    more = f' (and {int(wrong.sum())-1} more)' if wrong.sum() > 1 else ''
-    raise InputError(f'{problem}{more}', f'{where}, row {int(np.flatnonzero(wrong)[0])+2}', mend)
+    rows = table.index if table.index.name == 'row' else np.arange(len(table))+2
+    return pd.DataFrame(out).set_axis(rows)
 
 # %% ../../nbs/annotation/report_tables.ipynb #da6f1ffc
 def _binary_labels(labels, where):
     "Labels as 1, 0 or NA"
     text = labels.map(lambda o: (_cell(o) or '').lower())
-    _refuse_rows(~text.isin([*label_words, '', 'nan', 'na', '<na>']), 'a label is neither 0 nor 1', where,
-                 'write 1, 0 or nothing')
+    refuse_rows(~text.isin([*label_words, 'nan', 'na', '<na>', '']), 'label', 'is neither 0 nor 1', where,
+                'write 1, 0 or nothing')
     return text.map(label_words).astype('Int8')
 
 # %% ../../nbs/annotation/report_tables.ipynb #2f82d780
@@ -71,8 +63,8 @@ def _report_columns(table, columns, where):
     if set(out.split.dropna()) - {'train', 'valid', 'test', ''}:
         raise InputError('a split is none of train, valid and test', where=where,
                          mend='rename that column, or leave it out')
-    _refuse_rows(out.key.isna(), 'has no key', where, 'each report needs one')
-    return out
+    refuse_rows(out.key.isna(), '', 'has no key', where, 'each report needs one')
+    return out.reset_index(drop=True)
 
 # %% ../../nbs/annotation/report_tables.ipynb #64e0a209
 def study_reports(
@@ -86,73 +78,32 @@ def study_reports(
     table = studies.assign(label=expert)[reported].drop_duplicates('study')
     return table[['study', 'patient', 'report', 'label', 'split']]
 
-# %% ../../nbs/annotation/report_tables.ipynb #72e3bd00
-def _table_bytes(path, limit=2**30):
-    "The content of a file, unpacked where it is gzip; `InputError` where it is none, is cut short or too large"
-    if not path.is_file(): raise InputError('is a folder, a pipe or a device, and no file', where=path.name)
-    try:
-        with open(path, 'rb') as f: packed = f.read(2) == b'\x1f\x8b'
-        with (gzip.open if packed else open)(path, 'rb') as f: content = f.read(limit+1)
-    except (OSError, EOFError, zlib.error) as e:
-        raise InputError(f'is cut short or cannot be read ({type(e).__name__})', where=path.name) from None
-    if len(content) > limit: raise InputError(f'holds more than {limit/2**20:g} MiB', where=path.name)
-    return content
-
-# %% ../../nbs/annotation/report_tables.ipynb #72e3bd02
-def _table_text(content):
-    "Bytes as text: UTF-16 by its mark or its zeros, else UTF-8; other bytes survive as surrogates"
-    if content[:2] in (b'\xff\xfe', b'\xfe\xff'): return content.decode('utf-16', 'replace')
-    zeros = [content[:1000][k::2].count(0) for k in (0, 1)]
-    if max(zeros) > 0.3*len(content[:1000])/2 and max(zeros) > 4*min(zeros):
-        return content.decode('utf-16-be' if zeros[0] > zeros[1] else 'utf-16-le', 'replace')
-    return content.decode('utf-8-sig', 'surrogateescape').replace('\0', ' ')
-
 # %% ../../nbs/annotation/report_tables.ipynb #72e3bd04
-def _read_table(path):
+def _read_table(path, columns):
     "A CSV or Parquet file; bytes of a CSV that are no UTF-8 survive as surrogates"
-    if path.suffix.lower() in ('.parquet', '.pq'):
-        if not path.is_file(): raise InputError('is a folder, a pipe or a device, and no file', where=path.name)
-        try: return pd.read_parquet(path)
-        except Exception as e: # a damaged file ends in errors of many classes
-            raise InputError(f'is no Parquet file that can be read ({type(e).__name__})', where=path.name) from None
-    text = _table_text(_table_bytes(path))
-    known = {o for names in column_names.values() for o in names}
-    named = lambda mark: len({o.strip(' "').lower() for o in text.partition('\n')[0].strip().split(mark)} & known)
-    csv.field_size_limit(2**30) # Python's own limit is 131,072 characters a cell
-    read = csv.reader(io.StringIO(text, newline=''), delimiter=max(',;\t', key=named), strict=True)
-    try: rows = [o for o in read if o]
-    except csv.Error:
-        raise InputError('is no table: a quotation mark is not closed, or a cell has no end', where=path.name,
-                         mend='write CSV with a header line') from None
-    if not rows: raise InputError('is no table: it is empty', where=path.name, mend='write CSV with a header line')
-    return _as_frame(rows, path)
-
-# %% ../../nbs/annotation/report_tables.ipynb #72e3bd05
-def _as_frame(rows, path):
-    "Rows of cells as a table of text; a row of another width is refused, empty cells beyond it do not count"
-    header, width = [_cell(o) or f'column {i+1}' for i,o in enumerate(rows[0])], len(rows[0])
-    if width > 10_000: raise InputError(f'has {width} columns', where=path.name, mend='write one row a report')
-    rows = [o[:width] if not any(map(str.strip, o[width:])) else o for o in rows[1:]]
-    wrong = np.array([len(o) != width for o in rows], dtype=bool)
-    _refuse_rows(wrong, f'has not the {width} cells of the header', path.name,
-                 'put cells with commas in quotation marks, and write a comma for each empty cell')
-    return pd.DataFrame(rows, columns=header, dtype=object)
+    if path.suffix.lower() in ('.parquet', '.pq'): return read_parquet(path)
+    known = [o for names in column_names.values() for o in names]
+    return csv_cells(path, known=(*columns.values(), *known), keep=True)
 
 # %% ../../nbs/annotation/report_tables.ipynb #ac8830f5
-def _read_folder(folder):
+def _read_folder(folder, columns):
     "The table in the folder of an ingest run, or in that of a hospital export"
-    if (folder/'views.parquet').is_file(): return _read_table(folder/'views.parquet')
-    if not (folder/'reports.csv').is_file():
+    has = lambda name: os.path.lexists(folder/name) # a broken link is said, not passed over
+    if has('views.parquet'): return read_parquet(folder/'views.parquet')
+    if not has('reports.csv'):
         raise InputError('neither reports.csv nor views.parquet is in it', where=folder.name,
                          mend='name an export or an ingest run')
-    table = _read_table(folder/'reports.csv')
-    if not (folder/'labels.csv').is_file(): return table
-    labels = _read_table(folder/'labels.csv')
+    table = _read_table(folder/'reports.csv', columns)
+    if not has('labels.csv'): return table
+    labels = _read_table(folder/'labels.csv', columns)
     shared = [o for o in labels if o in table]
     if not shared:
         raise InputError('labels.csv and reports.csv share no column', where=folder.name,
                          mend='both need the same key')
-    return table.merge(labels.drop_duplicates(shared), on=shared, how='left')
+    # keys are compared as `_cell` spells them
+    left, right = (o.assign(**o[shared].map(_cell)) for o in (table, labels))
+    merged = left.merge(right.drop_duplicates(shared), on=shared, how='left').set_axis(table.index)
+    return merged.assign(**table[shared])
 
 # %% ../../nbs/annotation/report_tables.ipynb #3ec0725c
 def read_reports(
@@ -160,10 +111,10 @@ def read_reports(
     columns:dict=None, # names to use for key, report, label, patient, split, where they are unusual
 )->pd.DataFrame: # key str, report object, label Int8, patient and split object; missing where the source has none
     "Reports with what is known of them; InputError where there is no table, or no key or report in it"
-    name = 'table' if isinstance(source, pd.DataFrame) else Path(source).name
+    name, columns = 'table' if isinstance(source, pd.DataFrame) else Path(source).name, columns or {}
     if isinstance(source, pd.DataFrame): table = source
     elif not Path(source).exists():
         raise InputError('does not exist', where=name, mend='name a CSV, a Parquet file or an export folder')
-    else: table = (_read_folder if Path(source).is_dir() else _read_table)(Path(source))
+    else: table = (_read_folder if Path(source).is_dir() else _read_table)(Path(source), columns)
     if {'view', 'study', 'collection', 'report', 'label_source'} <= set(table): table = study_reports(table)
-    return _report_columns(table, columns or {}, name)
+    return _report_columns(table, columns, name)

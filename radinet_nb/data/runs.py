@@ -116,11 +116,11 @@ class Run:
         self.record, self.params = read_json(self.folder/'record.json'), read_json(self.folder/'params.json')
 
     def table(self, name:str):
-        "A data frame that the run left, by file name"
-        import pandas as pd # here, so that a command that only asks for versions does not wait for it
+        "A data frame that the run left, by file name; `InputError` where it is missing or damaged"
+        from radinet_nb.data.table_files import read_run_table # here: who only asks for versions waits for no pandas
         path = self.folder/name
         if not path.exists(): raise InputError(f'the run left no {name}', where=self.folder)
-        return pd.read_parquet(path) if path.suffix == '.parquet' else pd.read_csv(path)
+        return read_run_table(path)
 
     @property
     def predictions(self): return self.table('predictions.parquet')

@@ -61,19 +61,31 @@ def file_bytes(
     if len(content) <= limit: return content
     raise InputError(f'holds more than {limit/2**20:g} MiB', path, 'is it the table that is meant?')
 
+# %% ../../nbs/data/text_files.ipynb #7a1e0014
+def _encoding(content:bytes)->str:
+    "UTF-16 by its mark, or by zeros in every other byte of the start; else UTF-8"
+    if content[:2] in (b'\xff\xfe', b'\xfe\xff'): return 'utf-16'
+    start = content[:1000]
+    first, second = start[::2].count(0), start[1::2].count(0)
+    if max(first, second) <= max(.15*len(start), 4*min(first, second)): return 'utf-8-sig'
+    return 'utf-16-be' if first > second else 'utf-16-le'
+
 # %% ../../nbs/data/text_files.ipynb #7a1e0011
 def file_text(
-    path, # a file of text in UTF-8, or in UTF-16 with its mark; unpacked as by `file_bytes`
+    path, # a file of text in UTF-8 or UTF-16; unpacked as by `file_bytes`
     limit:int=largest, # bytes, unpacked
+    keep:bool=False, # bytes that are no text stay, as surrogates, and zeros become blanks; False: an error
 )->str:
     "The text of a file; `InputError` names the line that is none"
     content = file_bytes(path, limit)
-    wide = content[:2] in (b'\xff\xfe', b'\xfe\xff')
-    try: text = content.decode('utf-16' if wide else 'utf-8-sig')
+    code = _encoding(content)
+    lenient = 'surrogateescape' if code == 'utf-8-sig' else 'replace'
+    try: text = content.decode(code, lenient if keep else 'strict')
     except UnicodeDecodeError as e:
-        row = content[:e.start].count(b'\n')+1
-        raise InputError(f'line {row} is no text in UTF-8', path, 'save it as UTF-8') from None
-    if '\0' in text: raise InputError('holds zero bytes, so it is no text in UTF-8', path, 'save it as UTF-8')
+        row, name = content[:e.start].count(b'\n')+1, code[:6].upper().rstrip('-')
+        raise InputError(f'line {row} is no text in {name}', path, 'save it as UTF-8') from None
+    if keep: return text.replace('\0', ' ')
+    if '\0' in text: raise InputError('holds zero bytes, so it is no text', path, 'save it as UTF-8')
     return text
 
 # %% ../../nbs/data/text_files.ipynb #7a1e0038

@@ -7,16 +7,17 @@ __all__ = ['RESERVED', 'RUNS', 'MOST_CASES', 'MOST_ROWS', 'MOST_BYTES', 'heading
            'interval_choices']
 
 # %% ../../nbs/evidence/metrics_tables.ipynb #3d342ecf
-import csv
 import re
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
+from ..data.table_files import csv_delimiter, csv_records
+from ..data.text_files import file_text
 from ..errors import InputError
 from .confusion import READINGS
-from .printed import metric_name, printed_interval
+from .printed import ALIASES, metric_name, printed_interval
 
 # %% ../../nbs/evidence/metrics_tables.ipynb #63fa03d3
 _COUNT = re.compile(r'(?P<many>(?:number|no|num|count|n) (?:of )?)?'
@@ -94,27 +95,21 @@ def _table_row(lines, columns, keys, where):
 
 # %% ../../nbs/evidence/metrics_tables.ipynb #94cbf508
 def _read_cells(table):
-    "The heading and the lines of a table as text, and what to call it in messages"
+    "Heading and lines of a table that hold something, each with its row number, and its name for messages"
     if isinstance(table, pd.DataFrame):
         text = table.astype(object).where(table.notna(), '').astype(str)
-        return [[str(o) for o in table.columns], *text.to_numpy().tolist()], 'table'
-    path = Path(table)
-    mend = 'give a CSV file in UTF-8 with a header'
-    if not path.is_file(): raise InputError('no such file', where=path.name, mend=mend)
+        lines = [[o.strip() for o in line] for line in ([str(o) for o in table.columns], *text.to_numpy().tolist())]
+        return [(k, line) for k,line in enumerate(lines, 1) if any(line)], 'table'
+    name = Path(table).name
     try:
-        if path.stat().st_size>MOST_BYTES:
-            raise InputError(f'larger than {MOST_BYTES:,} bytes', where=path.name, mend=mend)
-        text = path.read_bytes().decode('utf-8-sig')
-        if '\0' in text: raise UnicodeError
-        return list(csv.reader(text.splitlines(keepends=True), strict=True)), path.name
-    except (OSError, UnicodeError, csv.Error) as e:
-        raise InputError(f'no readable CSV table ({type(e).__name__})', where=path.name, mend=mend) from None
+        text = file_text(table, limit=MOST_BYTES)
+        return csv_records(text, name, csv_delimiter(text, (*RESERVED, *ALIASES))), name
+    except InputError as e: raise InputError(e.what, name, e.mend or 'give a CSV file with a header') from None
 
 def _read_lines(table):
     "Headings, lines that hold something (each with its row number and as long as the header), name for messages"
-    lines, where = _read_cells(table)
-    filled = [(k, [o.strip() for o in line]) for k,line in enumerate(lines, 1) if any(o.strip() for o in line)]
-    if not filled: raise InputError('no readable CSV table (empty)', where=where, mend='give a header and rows')
+    filled, where = _read_cells(table)
+    if not filled: raise InputError('is empty', where, 'give a header and rows')
     (_, head), *rows = filled
     if not rows: raise InputError('a header and no row', where=where, mend='give at least one row of metrics')
     if len(rows)>MOST_ROWS:

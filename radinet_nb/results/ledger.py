@@ -6,9 +6,8 @@
 __all__ = ['run_label', 'gather_evidence']
 
 # %% ../../nbs/results/ledger.ipynb #8eeee559
-import pandas as pd
-
 from ..data.runs import Run
+from ..data.text_files import file_text
 from ..errors import InputError
 from .result_run import results_of
 
@@ -28,14 +27,13 @@ def _is_paper_data(run, collections)->bool:
 # %% ../../nbs/results/ledger.ipynb #6b6238b4
 def _add_result(evidence, run, key, entry):
     "Read one declared result into the evidence; an empty table adds nothing"
-    path = run.folder/entry['file']
     if entry['kind'] == 'table':
-        try: evidence['tables'][key] = pd.read_csv(path)
-        except pd.errors.EmptyDataError: return
+        if not file_text(run.folder/entry['file']).strip(): return
+        evidence['tables'][key] = run.table(entry['file'])
         evidence['runs'][key] = run_label(run)
         return
-    evidence['predictions'][key] = pd.read_parquet(path)
-    if 'history' in entry: evidence['histories'][key] = pd.read_csv(run.folder/entry['history'])
+    evidence['predictions'][key] = run.table(entry['file'])
+    if 'history' in entry: evidence['histories'][key] = run.table(entry['history'])
     if entry.get('untrained'): evidence['untrained'][key] = entry['untrained']
     trainings = [f'{name.rpartition("/")[2]} ({id})' for name, id in entry['runs'].items()]
     evidence['runs'][key] = ', '.join(trainings) or run_label(run)

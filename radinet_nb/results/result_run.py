@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
@@ -98,10 +97,12 @@ def level(self:ResultRun)->str:
 # %% ../../nbs/results/result_run.ipynb #cef70f00
 @patch
 def level_over(self:ResultRun,
-    seeds, # how many trainings stand behind each number, or a column of that
+    seeds, # how many trainings stand behind each number, or a column of that; of an empty table, none
 )->str:
     "How the intervals of a caption were made, where trainings stand behind the numbers"
-    fewest, most = int(np.min(seeds)), int(np.max(seeds))
+    counts = pd.Series(seeds).dropna()
+    if counts.empty: return self.level
+    fewest, most = int(counts.min()), int(counts.max())
     if most == 1: return f'{self.level}, and one training a model: they do not say how much another would differ'
     count = f'{most}' if fewest == most else f'{fewest} to {most}'
     return f'{self.interval}s over {count} trainings a model and over {self.drawn}'
