@@ -1518,6 +1518,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                             'radinet_nb/evidence/unknown_counts.py'),
                                                     'radinet_nb.evidence.unknown_counts.corners': ( 'evidence/unknown_counts.html#corners',
                                                                                                     'radinet_nb/evidence/unknown_counts.py'),
+                                                    'radinet_nb.evidence.unknown_counts.inner_point_prints': ( 'evidence/unknown_counts.html#inner_point_prints',
+                                                                                                               'radinet_nb/evidence/unknown_counts.py'),
                                                     'radinet_nb.evidence.unknown_counts.kappa_range': ( 'evidence/unknown_counts.html#kappa_range',
                                                                                                         'radinet_nb/evidence/unknown_counts.py'),
                                                     'radinet_nb.evidence.unknown_counts.region': ( 'evidence/unknown_counts.html#region',

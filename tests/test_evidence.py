@@ -100,6 +100,19 @@ def test_matthews_correlation_is_exact_at_the_edges():
         assert mcc_between(low, high, *counts).tolist() == expected
 
 
+@pytest.mark.parametrize('extra', [dict(positives='278', negatives='285'), dict(n='563'), {}])
+def test_rows_that_one_matrix_explains_are_cheap(extra):
+    rng, rows = np.random.default_rng(4), []
+    for _ in range(30):
+        tp, fp = int(rng.binomial(278, rng.uniform(.4, .9))), int(rng.binomial(285, rng.uniform(.05, .4)))
+        names, counts = ('accuracy', 'precision', 'recall', 'f1', 'kappa', 'auc'), (tp, fp, 278-tp, 285-fp)
+        rows.append({o: f'{100*benchmark.metric(o, counts, "positive"):.2f}' for o in names} | extra)
+    start = time.process_time()
+    got = audit_table(pd.DataFrame(rows))
+    assert time.process_time()-start < (.6 if extra else 1.5)
+    assert set(got.verdict) == {'fits' if extra else 'possible'}
+
+
 def test_tampered_rows_are_the_ones_accused():
     rows = pd.DataFrame(dict(model=['honest', 'tampered'], accuracy=['76.38', '79.71'], precision='79.84',
                              recall='69.78', positives='278', negatives='285'))

@@ -21,7 +21,7 @@ from .confusion import COUNTS, READINGS, auc_bounds
 from .means import mean_over_runs
 from .metrics_tables import interval_choices, read_table, unit_choices, unit_question
 from .solver import OutOfTime, TooMany, contradictions, implied_values, matrices, require_time
-from .unknown_counts import PLANES, region
+from .unknown_counts import PLANES, inner_point_prints, region
 
 # %% ../../nbs/evidence/audit.ipynb #4d6b619b
 def _percent(value): return f'{100*float(value):.2f}'
@@ -218,11 +218,12 @@ def verdict_by_shares(
     got = [_region_in_time(o|fixed, until) for o in ways] if plain and not said else []
     bounded = sum(o in PLANES or o=='kappa' for o in row['printed'])>1
     fit = next((o for o in got if o['possible']), None)
+    alone = fit and (not fit['unused'] or fit['unused']==['auc'] and inner_point_prints(ways[got.index(fit)]|fixed))
     # one run is a mean of itself: columns that the region does not know must stand the test too
     readings = ('positive',) if plain else (row['reading'],)
-    mean = None if fit and not fit['unused'] else mean_verdict(row, ways, readings, until, not fit)
+    mean = None if alone else mean_verdict(row, ways, readings, until, not fit)
     if fit and mean and mean['verdict']=='open': return mean
-    if fit and (not fit['unused'] or mean):
+    if alone or (fit and mean):
         if not bounded: return dict(verdict='open', says='too few metrics to bound anything')
         (low, high), kappa = fit['prevalence'], fit['kappa']
         return dict(verdict='possible', region=fit, says=f'share of positives {_percent(low)} to {_percent(high)} %, '
