@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from radinet_nb.errors import InputError
 from radinet_nb.evidence.audit import audit_table
-from radinet_nb.evidence.confusion import COUNTS, READINGS, metric_ratio
+from radinet_nb.evidence.confusion import COUNTS, READINGS, mcc_between, metric_ratio
 from radinet_nb.evidence.equivalence import discordant, noninferiority, paired_interval
 from radinet_nb.evidence.printed import printed_interval
 from radinet_nb.evidence.solver import TooMany, contradictions, denominators, matrices
@@ -75,6 +75,42 @@ def test_tables_are_audited_fast():
     # 15 of these rows are no single matrix, and each is then searched for means
     assert time.process_time()-start < 8
     assert all(o['noticed'] == 5 for o in got.values())
+
+
+@pytest.mark.parametrize('counts', [
+    {}, dict(n='60000'), dict(positives='33', negatives='81691'), dict(positives='900000', negatives='900000')])
+@pytest.mark.parametrize('runs', ['', 'one', 'same set', 'folds'])
+def test_a_search_that_is_cut_short_says_so_and_accuses_nobody(counts, runs):
+    row = dict(recall='83', precision='63.91', mcc='75.0', accuracy='62.45', f1='45.8', test_set='one', runs=runs)
+    late = audit_table(pd.DataFrame([row | counts]*3), seconds=0)
+    assert late.verdict.tolist() == ['open']*3 and late.says.str.contains('cut short').all()
+    start = time.process_time()
+    audit_table(pd.DataFrame([row | counts]*3), seconds=.3)
+    assert time.process_time()-start < 1.5
+
+
+def test_matthews_correlation_is_exact_at_the_edges():
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 12, (4, 400))
+    for low, high in ((Fraction(1, 2), Fraction(3, 5)), (Fraction(-1, 3), Fraction(0)), (Fraction(4, 5), Fraction(1))):
+        over, under = counts[0]*counts[3]-counts[1]*counts[2], 1
+        for k, j in ((0, 1), (0, 2), (3, 1), (3, 2)): under = under*(counts[k]+counts[j])
+        signed = [Fraction(int(o)*abs(int(o)), int(u)) if u else Fraction(0) for o, u in zip(over, under, strict=True)]
+        expected = [low*abs(low) <= o <= high*abs(high) for o in signed]
+        assert mcc_between(low, high, *counts).tolist() == expected
+
+
+@pytest.mark.parametrize('extra', [dict(positives='278', negatives='285'), dict(n='563'), {}])
+def test_rows_that_one_matrix_explains_are_cheap(extra):
+    rng, rows = np.random.default_rng(4), []
+    for _ in range(30):
+        tp, fp = int(rng.binomial(278, rng.uniform(.4, .9))), int(rng.binomial(285, rng.uniform(.05, .4)))
+        names, counts = ('accuracy', 'precision', 'recall', 'f1', 'kappa', 'auc'), (tp, fp, 278-tp, 285-fp)
+        rows.append({o: f'{100*benchmark.metric(o, counts, "positive"):.2f}' for o in names} | extra)
+    start = time.process_time()
+    got = audit_table(pd.DataFrame(rows))
+    assert time.process_time()-start < (.6 if extra else 1.5)
+    assert set(got.verdict) == {'fits' if extra else 'possible'}
 
 
 def test_tampered_rows_are_the_ones_accused():

@@ -20,8 +20,8 @@ from ..errors import InputError
 from .confusion import COUNTS, READINGS, auc_bounds
 from .means import mean_over_runs
 from .metrics_tables import interval_choices, read_table, unit_choices, unit_question
-from .solver import TooMany, contradictions, implied_values, matrices
-from .unknown_counts import PLANES, region
+from .solver import OutOfTime, TooMany, contradictions, implied_values, matrices, require_time
+from .unknown_counts import PLANES, inner_point_prints, region
 
 # %% ../../nbs/evidence/audit.ipynb #4d6b619b
 def _percent(value): return f'{100*float(value):.2f}'
@@ -52,11 +52,12 @@ def describe_matrices(
 def describe_contradictions(
     row:dict, # from `read_table`
     printed:dict, # metric -> interval
-    until:float=inf, # processor time at which the search ends with what it has
+    until:float=inf, # processor time at which the search ends, and the sentence says so
 )->dict: # odd: the columns that disagree; says: a sentence; found: the matrices where one set of columns is left
     "Which columns contradict each other, in words"
     rest, text = {o:v for o,v in printed.items() if o!='auc'}, row['printed']
-    sets = contradictions(rest, **row['counts'], reading=row['reading'] or 'positive', until=until)
+    try: sets = contradictions(rest, **row['counts'], reading=row['reading'] or 'positive', until=until)
+    except OutOfTime as e: return dict(odd='', says=f'which columns disagree is not known: {e.what}')
     if not sets: return dict(odd=', '.join(rest), says='not one of these columns fits the class counts')
     says = ['no whole numbers print ' + ', '.join(f'{o} {text[o]}' for o in rest)]
     for one in sets[:2]:
@@ -84,15 +85,14 @@ def auc_fits(
 def single_matrix_verdict(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
-    until:float=inf, # processor time at which the search ends
+    until:float=inf, # processor time at which the search ends with OutOfTime
 )->dict|None: # verdict, says, and matrices, found where one fits or odd where AUC does not; None where none fits
     "The verdict on a row as one confusion matrix, class counts or their sum known; TooMany where that is too much"
     misfit, names = None, dict(positive='fits', negative='fits as metrics of the other class')
     for reading in (READINGS if row['reading'] is None else [row['reading']]):
         for printed in ways:
-            if time.process_time()>until: raise TooMany('not searched in time')
             rest = {o:v for o,v in printed.items() if o!='auc'}
-            found = matrices(rest, **row['counts'], reading=reading, most=2_000_000)
+            found = matrices(rest, **row['counts'], reading=reading, most=2_000_000, until=until)
             if not len(found): continue
             how, says = names.get(reading, f'fits as {reading} averages'), describe_matrices(found)
             if 'auc' not in printed or auc_fits(printed['auc'], found):
@@ -114,14 +114,14 @@ def _share(counts):
     sizes = _sizes(counts)
     return None if sizes is None else Fraction(sizes[0], sum(sizes))
 
-def _mean_of(row, printed, reading):
+def _mean_of(row, printed, reading, until=inf, spread=True):
     "In words the runs that print these intervals on average, and their spread; None where none do"
     share = _share(row['counts'])
     if share is not None and row['runs']!='folds':
-        got = mean_over_runs(printed, float(share), reading=reading)
+        got = mean_over_runs(printed, float(share), reading=reading, spread=spread, until=until)
         if got['possible']: return 'over runs on one test set with these counts', got['spread']
     if row['runs']=='same set' and share is not None: return None
-    got = mean_over_runs(printed, reading=reading)
+    got = mean_over_runs(printed, reading=reading, spread=spread, until=until)
     if not got['possible']: return None
     if share is None: return 'over runs', got['spread']
     return 'only over folds that differ in their share of positives, not over runs on one test set,', got['spread']
@@ -131,18 +131,22 @@ def mean_verdict(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
     readings:tuple, # of READINGS, those to try
-    until:float=inf, # processor time at which the search ends
+    until:float=inf, # processor time at which the search ends, and the verdict is open
+    spread:bool=True, # look for the runs that lie closest, and say how far apart they are
 )->dict|None: # verdict, says; None where no mean prints the row
     "The verdict on a row as the mean over runs of their metrics"
     kinds = dict(positive='', negative=" of the other class's metrics", macro=' of macro averages',
                  weighted=' of weighted averages')
     for reading in readings:
         for printed in ways:
-            if time.process_time()>until:
-                return dict(verdict='open', says='no single matrix; whether a mean can was not tried in time')
-            if got := _mean_of(row, printed, reading):
-                says = (f'a mean{kinds[reading]} {got[0]} prints it; the closest that were found differ by '
-                        f'{_percent(got[1])} points (standard deviation)')
+            try: got = _mean_of(row, printed, reading, until, spread)
+            except OutOfTime as e:
+                return dict(verdict='open', says=f'whether a mean over runs prints the row is not known: {e.what}')
+            if got:
+                says = f'a mean{kinds[reading]} {got[0]} prints it'
+                if got[1] is not None:
+                    says += f'; the closest that were found differ by {_percent(got[1])} points (standard deviation)'
+                elif spread: says += '; how far apart its runs lie is not known: the search was cut short'
                 return dict(verdict='possible as a mean over runs', matrices=0, says=says)
     return None
 
@@ -158,27 +162,33 @@ def exchange_note(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
     sized:bool, # whether matrices can be searched
+    until:float=inf, # processor time at which the search ends, and the sentence says so
 )->dict: # odd and says; empty where the exchange does not help
     "What follows if precision and recall were exchanged in a row that no single matrix prints"
     if row['reading'] not in (None, 'positive'): return {}
-    share = _share(row['counts'])
-    fixed = {} if share is None else dict(prevalence=(share, share))
     for printed in filter(None, map(exchanged, ways)):
-        rest = {o:v for o,v in printed.items() if o!='auc'}
-        if sized:
-            found = matrices(rest, **row['counts'], most=2_000_000)
-            if len(found) and ('auc' not in printed or auc_fits(printed['auc'], found)):
-                says = f'with precision and recall exchanged {describe_matrices(found)}'
-                return dict(odd='precision, recall', says=says)
-        elif region(rest|fixed)['possible']:
-            return dict(odd='precision, recall', says='with precision and recall exchanged a test set prints it')
+        try: says = _exchanged_prints(row, printed, sized, until)
+        except TooMany: continue
+        except OutOfTime as e: return dict(says=f'whether precision and recall are exchanged is not known: {e.what}')
+        if says: return dict(odd='precision, recall', says=f'with precision and recall exchanged {says}')
     return {}
+
+def _exchanged_prints(row, printed, sized, until):
+    "What prints a row of these intervals, in words; empty where nothing does"
+    rest, share = {o:v for o,v in printed.items() if o!='auc'}, _share(row['counts'])
+    if sized:
+        found = matrices(rest, **row['counts'], most=2_000_000, until=until)
+        fits = len(found) and ('auc' not in printed or auc_fits(printed['auc'], found))
+        return describe_matrices(found) if fits else ''
+    require_time(until)
+    fixed = {} if share is None else dict(prevalence=(share, share))
+    return 'a test set prints it' if region(rest|fixed)['possible'] else ''
 
 # %% ../../nbs/evidence/audit.ipynb #6246de6c
 def verdict_with_counts(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
-    until:float=inf, # processor time at which the search ends
+    until:float=inf, # processor time at which the search ends; OutOfTime where the matrices are not all tried
 )->dict: # verdict, says and, where they exist, matrices, found, odd
     "The verdict on a row whose class counts, or their sum, are known; TooMany where they are too large to search"
     said = row['mean'] or row['runs'] in ('same set', 'folds')
@@ -189,8 +199,7 @@ def verdict_with_counts(
     if said and mean: return mean
     why = alone or (dict(odd=', '.join(row['printed']), says='no mean over runs prints these columns together')
                     if said else describe_contradictions(row, ways[0], until))
-    try: note = {} if said or alone else exchange_note(row, ways, True)
-    except TooMany: note = {}
+    note = {} if said or alone else exchange_note(row, ways, True, until)
     says = '; '.join(o['says'] for o in (mean, why, note) if o)
     if mean: return mean|dict(odd=note.get('odd', ''), says=says)
     return why|dict(verdict='impossible', odd=note.get('odd') or why['odd'], says=says)
@@ -199,40 +208,48 @@ def verdict_with_counts(
 def verdict_by_shares(
     row:dict, # from `read_table`
     ways:list, # from `interval_choices`
-    until:float=inf, # processor time at which the search ends
+    until:float=inf, # processor time at which the search ends with OutOfTime, or with what is known by then
 )->dict: # verdict, says and, where they exist, region, odd
     "The verdict on a row whose class counts are unknown, or so large that only their shares matter"
     if len(row['printed'])<2: return dict(verdict='open', says='too few metrics to bound anything')
     share, plain = _share(row['counts']), row['reading'] in (None, 'positive')
     fixed = {} if share is None else dict(prevalence=(share, share))
     said = row['mean'] or row['runs'] in ('same set', 'folds')
-    got = [region(o|fixed) for o in ways] if plain and not said else []
+    got = [_region_in_time(o|fixed, until) for o in ways] if plain and not said else []
     bounded = sum(o in PLANES or o=='kappa' for o in row['printed'])>1
     fit = next((o for o in got if o['possible']), None)
+    alone = fit and (not fit['unused'] or fit['unused']==['auc'] and inner_point_prints(ways[got.index(fit)]|fixed))
     # one run is a mean of itself: columns that the region does not know must stand the test too
     readings = ('positive',) if plain else (row['reading'],)
-    mean = None if fit and not fit['unused'] else mean_verdict(row, ways, readings, until)
-    if fit and (not fit['unused'] or mean):
+    mean = None if alone else mean_verdict(row, ways, readings, until, not fit)
+    if fit and mean and mean['verdict']=='open': return mean
+    if alone or (fit and mean):
         if not bounded: return dict(verdict='open', says='too few metrics to bound anything')
         (low, high), kappa = fit['prevalence'], fit['kappa']
         return dict(verdict='possible', region=fit, says=f'share of positives {_percent(low)} to {_percent(high)} %, '
                     f'kappa {_percent(kappa[0])} to {_percent(kappa[1])}')
     if mean and row['runs']!='one':
-        note = exchange_note(row, ways, False) if got else {}
+        note = exchange_note(row, ways, False, until) if got else {}
         return mean|dict(odd=note.get('odd', ''), says='; '.join(o['says'] for o in (mean, note) if o))
     return _unprintable(row, ways, got, until)
+
+def _region_in_time(printed, until):
+    "What printed metrics imply of a test set of any size; OutOfTime once the time is over"
+    require_time(until)
+    return region(printed)
 
 # %% ../../nbs/evidence/audit.ipynb #52a68fae
 def _unprintable(row, ways, got, until):
     "The verdict on a row of unknown counts that no run prints, and no mean unless `runs` excludes one"
     others = READINGS[1:] if row['reading'] is None else ()
     averages = mean_verdict(row|dict(runs=None), ways, others, until) if others else None
+    if averages and averages['verdict']=='open': return averages
     verdict = 'only as averages' if averages else 'impossible'
     kappa = next((o['kappa'] for o in got if o['kappa'] is not None and not o['possible']), None)
     says = 'no test set of any size prints these columns together'
     if kappa: says = (f"kappa {row['printed']['kappa']} cannot stand beside the other columns: in one run they imply "
                       f'{_percent(kappa[0])} to {_percent(kappa[1])}')
-    note = exchange_note(row, ways, False) if got else {}
+    note = exchange_note(row, ways, False, until) if got else {}
     if note: says = f"{says}; {note['says']}"
     return dict(verdict=verdict, odd=note.get('odd', 'kappa' if kappa else ''), says=says)
 
@@ -259,9 +276,14 @@ def row_verdict(
     known = [o for o in row['counts'].values() if o is not None]
     sized = row['counts']['total'] is not None or len(known)>1
     _require_sum(**row['counts'])
-    if not sized or sum(known)>2*MOST_SEARCHED: return verdict_by_shares(row, ways, until)
-    try: return verdict_with_counts(row, ways, until)
-    except TooMany: return verdict_by_shares(row, ways, until)
+    now, short = time.process_time(), ''
+    try: # of the time that there is a quarter stays for the shares
+        if sized and sum(known)<=2*MOST_SEARCHED: return verdict_with_counts(row, ways, max(now, now+.75*(until-now)))
+    except TooMany: pass
+    except OutOfTime as e: short = f'; whole numbers were not all tried: {e.what}'
+    try: got = verdict_by_shares(row, ways, until)
+    except OutOfTime as e: return dict(verdict='open', says=f'no test set was tried to the end: {e.what}')
+    return got|dict(says=got['says']+short)
 
 # %% ../../nbs/evidence/audit.ipynb #cb39649b
 def _common(parts):
@@ -270,21 +292,22 @@ def _common(parts):
     low, high = max(o[0] for o in parts), min(o[1] for o in parts)
     return (low, high) if low<=high+1e-9 else None
 
-def _positives(row, verdict, way=None):
+def _positives(row, verdict, way=None, until=inf):
     "The numbers or shares of positives that a row leaves; with `way`, the intervals to take in place of its own"
     if verdict.get('region'):
-        got = verdict['region'] if way is None else region({o:v for o,v in way.items() if o!='auc'})
+        got = verdict['region'] if way is None else _region_in_time({o:v for o,v in way.items() if o!='auc'}, until)
         return got['prevalence']
     found = verdict['found'] if way is None else matrices(
-        {o:v for o,v in way.items() if o!='auc'}, **row['counts'], most=2_000_000)
+        {o:v for o,v in way.items() if o!='auc'}, **row['counts'], most=2_000_000, until=until)
     return set((found.tp+found.fn).tolist()) or None
 
-def _exchanged_together(pairs):
+def _exchanged_together(pairs, until=inf):
     "Labels of the rows whose exchange of precision and recall lets all rows share a test set; the common positives"
-    try: turned = [_positives(r, v, exchanged(w)) if exchanged(w) else None for r,v,w in pairs]
+    try: turned = [_positives(r, v, exchanged(w), until) if exchanged(w) else None for r,v,w in pairs]
     except TooMany: return None
     asis = [_positives(r, v) for r,v,_ in pairs]
     for chosen in [*([k] for k in range(len(pairs))), list(range(len(pairs)))]:
+        require_time(until)
         parts = [turned[k] if k in chosen else asis[k] for k in range(len(pairs))]
         if None not in parts and (common := _common(parts)): return [pairs[k][0]['label'] for k in chosen], common
     return None
@@ -294,6 +317,7 @@ def shared_set_verdict(
     rows:list, # of one test set, from `read_table`
     verdicts:list, # theirs
     ways:list|None=None, # of each row, the intervals that it prints
+    until:float=inf, # processor time at which the search for exchanged columns ends, and the sentence says so
 )->dict|None: # verdict and says; None when nothing can be compared
     "Whether one test set fits all rows"
     triples = list(zip(rows, verdicts, ways or [{}]*len(rows), strict=True))
@@ -311,7 +335,9 @@ def shared_set_verdict(
     strict = all(r['runs']=='one' for r,_,_ in usable)
     says = f'{n} rows fit alone, but no {number} of positives fits them all'
     if not strict: says += ' unless they are means'
-    turned = _exchanged_together(usable)
+    turned = None
+    try: turned = _exchanged_together(usable, until)
+    except OutOfTime as e: says += f'; whether precision and recall are exchanged is not known: {e.what}'
     if turned:
         says += f"; with precision and recall exchanged in {' and '.join(turned[0])} " + _positives_text(
             turned[1], *(totals if number=='number' else ()))
@@ -325,17 +351,23 @@ def _positives_text(common, total=None):
     return f'{_percent(common[0])} to {_percent(common[1])} % positives'
 
 # %% ../../nbs/evidence/audit.ipynb #db745b34
+def _row_end(until, rows):
+    "When the search for the next of so many rows ends: it gets a third of the time that is left, or an equal part"
+    now = time.process_time()
+    return now+(until-now)/min(rows, 3)
+
 def audit_table(
     table, # path of a CSV file (wide or long), or a data frame of text cells
-    seconds:float|None=None, # of processor time after which rows stay open; None: 1.5, and a quarter more for each row
+    seconds:float|None=None, # of processor time for all searches; None: 1.5 and a quarter for each row, 60 at most
 )->pd.DataFrame: # row, verdict, matrices, tp, fp, fn, tn, odd (columns that disagree), says (a sentence)
     "A plain verdict on every row of a published metrics table; InputError where no column names a metric"
     rows, unchecked = read_table(table)
-    until = time.process_time()+(1.5+len(rows)/4 if seconds is None else seconds)
+    until = time.process_time()+(min(1.5+len(rows)/4, 60) if seconds is None else seconds)
     choices, res, groups, unknown = unit_choices(rows), [], {}, dict.fromkeys(COUNTS, pd.NA)
-    for row in rows:
+    for k,row in enumerate(rows):
+        end = _row_end(until, len(rows)-k)
         question, ways = unit_question(row, rows), interval_choices(row, choices)
-        try: v = dict(verdict='open', says=question) if question else row_verdict(row, ways, until)
+        try: v = dict(verdict='open', says=question) if question else row_verdict(row, ways, end)
         except InputError as e: raise InputError(e.what, where=e.where or row['where'], mend=e.mend) from None
         if row['test_set']: groups.setdefault(row['test_set'], []).append((row, v, ways[0]))
         found = v.get('found')
@@ -343,7 +375,7 @@ def audit_table(
         count = v.get('matrices', 0 if v['verdict']=='impossible' else pd.NA)
         res.append(dict(row=row['label'], verdict=v['verdict'], matrices=count, **only, odd=v.get('odd', ''),
                         says=v['says']))
-    shared = {o:shared_set_verdict(*map(list, zip(*v, strict=True))) for o,v in groups.items() if len(v)>1}
+    shared = {o:shared_set_verdict(*map(list, zip(*v, strict=True)), until) for o,v in groups.items() if len(v)>1}
     blank = dict(odd='', matrices=pd.NA)|unknown
     res += [blank|dict(row=f'{o}: all rows')|v for o,v in shared.items() if v]
     res += [blank|dict(row=f'column {o}', verdict='open', says='not checked: its heading names no metric that is known')

@@ -48,12 +48,8 @@ def metric_ratio(
     return _RATIOS[metric](tp, fp, fn, tn)
 
 # %% ../../nbs/evidence/confusion.ipynb #5b344bba
-def mcc_between(
-    low:Fraction, # lowest value
-    high:Fraction, # highest value
-    tp, fp, fn, tn, # counts: integers, or arrays of them
-)->np.ndarray: # bool
-    "Whether Matthews' correlation lies between two fractions, decided on squares of Python integers"
+def _mcc_exactly(low, high, tp, fp, fn, tn):
+    "Whether Matthews' correlation lies between two fractions, on squares of Python integers"
     tp, fp, fn, tn = (np.asarray(o, object) for o in (tp, fp, fn, tn))
     over, under = tp*tn-fp*fn, (tp+fp)*(tp+fn)*(tn+fp)*(tn+fn)
     def least(x, low): # x/sqrt(under) >= low
@@ -61,6 +57,22 @@ def mcc_between(
         if low<=0: return (x>=0) | (square[0]<=square[1])
         return (x>=0) & (square[0]>=square[1])
     return np.where(under==0, low<=0<=high, least(over, low) & least(-over, -high)).astype(bool)
+
+def mcc_between(
+    low:Fraction, # lowest value
+    high:Fraction, # highest value
+    tp, fp, fn, tn, # counts: integers, or arrays of them
+)->np.ndarray: # bool
+    "Whether Matthews' correlation lies between two fractions; near their edges decided on squares of Python integers"
+    counts = np.broadcast_arrays(tp, fp, fn, tn)
+    a, b, c, d = (o.astype(float) for o in counts)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        value = (a*d-b*c)/np.sqrt((a+b)*(a+c)*(d+b)*(d+c))
+    # the root is at least ad and bc, so floating point is wrong by a few 1e-16; NaN is decided below
+    res = np.array((value>float(low)) & (value<float(high)))
+    near = ~((np.abs(value-float(low))>1e-9) & (np.abs(value-float(high))>1e-9))
+    res[near] = _mcc_exactly(low, high, *(o[near] for o in counts))
+    return res
 
 # %% ../../nbs/evidence/confusion.ipynb #f3c77270
 def mcc_parts(

@@ -8,6 +8,7 @@ __all__ = ['TOLERANCE', 'Runs', 'metric_values', 'both_ends', 'runs_at', 'run_gr
 # %% ../../nbs/evidence/means.ipynb #8ea820a4
 from functools import lru_cache
 from itertools import combinations_with_replacement, product
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.optimize import linprog
 
 from .confusion import mcc_parts, metric_ratio
 from .printed import printed_intervals
+from .solver import OutOfTime, require_time
 
 # %% ../../nbs/evidence/means.ipynb #ab84057f
 class Runs(NamedTuple):
@@ -157,12 +159,13 @@ def _weigh(values, low, high, cost, miss):
     return got.fun, first-second, got.eqlin.marginals[0]
 
 # %% ../../nbs/evidence/means.ipynb #18a6b0d7
-def _least(runs, low, high, cost, columns, miss, rounds=60):
+def _least(runs, low, high, cost, columns, miss, until=inf, rounds=60):
     "Least cost (or miss) of a mean over runs, by column generation; and the columns that were tried"
     at, grid, owner = run_grid(runs)
     fixed = 0. if miss else cost(grid)
     least = 0.
     for _ in range(rounds):
+        require_time(until)
         got = _weigh(columns, low, high, cost(columns), miss)
         if got is None: break # cannot happen after a miss of nothing but for rounding
         least, plane, run = got
@@ -190,17 +193,21 @@ def mean_over_runs(
     rounding:str='any', # see `printed_interval`
     reading:str='positive', # whose precision, recall and F1: one of READINGS
     spread:bool=True, # look for the runs that lie closest
+    until:float=inf, # processor time at which the search ends with OutOfTime; the closest runs are then left out
 )->dict: # possible; spread: standard deviation of the closest runs that were found, as a fraction, None without
     "Whether a row can be the mean over runs of any size of their metrics, and how far apart these runs may lie"
     printed = printed_intervals(printed, unit, rounding)
     runs = Runs(tuple(printed), reading, share)
     low, high = (np.array([float(o[k]) for o in printed.values()]) for k in (0, 1))
     def off(values): return (np.maximum(values-high[:, None], low[:, None]-values).clip(0)**2).mean(0)
+    require_time(until)
     at, grid, owner = run_grid(runs)
     near = np.argpartition(off(grid), 30)[:30]
     ends = np.concatenate([near, grid.argmin(1), grid.argmax(1)])
     columns = np.concatenate([grid[:, np.unique(ends)], descend(runs, off, at[np.unique(owner[near])][:6])[0]], 1)
-    missed, columns = _least(runs, low, high, off, columns, True)
+    if not off(columns).min(): return dict(possible=True, spread=0. if spread else None) # one run prints it
+    missed, columns = _least(runs, low, high, off, columns, True, until)
     if missed>TOLERANCE or not spread: return dict(possible=missed<=TOLERANCE, spread=None)
-    square, _ = _least(runs, low-2*TOLERANCE, high+2*TOLERANCE, off, columns, False)
+    try: square, _ = _least(runs, low-2*TOLERANCE, high+2*TOLERANCE, off, columns, False, until)
+    except OutOfTime: return dict(possible=True, spread=None)
     return dict(possible=True, spread=square**.5)

@@ -8,6 +8,7 @@ __all__ = ['RESERVED', 'RUNS', 'MOST_CASES', 'MOST_ROWS', 'MOST_BYTES', 'heading
 
 # %% ../../nbs/evidence/metrics_tables.ipynb #3d342ecf
 import re
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -151,6 +152,7 @@ def read_table(
             for part in groups.values()], unchecked
 
 # %% ../../nbs/evidence/metrics_tables.ipynb #d4ef4939
+@lru_cache(10_000) # a column is asked about every row
 def _beyond(text):
     "Whether a text is percent and nothing else"
     low, high = printed_interval(text, 'fraction')
