@@ -13,8 +13,8 @@ import unicodedata
 view_words = dict(
     frontal='ap pa dp dv vd frontal frontale front dorsopalmar dorsoplantar dorsovolar palmar anteroposterior '
             'posteroanterior anteroposteriore anteropost posteroant frente',
-    lateral='lat lateral laterale lateralis ll rl ml lm profile profil perfil mediolateral lateromedial seitl '
-            'seitlich seitliche seitenansicht',
+    lateral='lat lateral laterale lateralis ll rl ml lm profile profil perfil mediolateral lateromedial laterolateral '
+            'seitl seitlich seitliche seitenansicht',
     oblique='obl obli obliq oblique obliqua obliquo oblicua oblicuo lao rao lpo rpo scaphoid zitter schrag '
             'schraeg schragaufnahme')
 part_words = dict(
@@ -41,11 +41,14 @@ def without_accents(
 # %% ../../nbs/data/header_words.ipynb #8b2e0010
 _glued = '|'.join(sorted({w for v in part_words.values() for w in v.split() if len(w) > 3}, key=len, reverse=True))
 _ends = '|'.join(sorted({w for v in view_words.values() for w in v.split()}, key=len, reverse=True))
+_french = 'poignet|main|carpe|doigt|pouce|coude|genou|jambe|cheville|epaule|hanche|pied'
 _spelled = [ # pattern, what it becomes
-    (r'\b(a|p|d)\s?[./-]\s?(p|a|v)\b\.?', r'\1\2'), (r'\b(a) (p)\b|\b(p) (a)\b', r'\1\3\2\4'),
+    (r'\b(a|p|d)\s?[./-]{1,2}\s?(p|a|v)\b\.?', r'\1\2'), (r'\b(a) (p)\b|\b(p) (a)\b', r'\1\3\2\4'),
     (r'\b([lm])\.\s?([lm])\b\.?', r'\1\2'), (r'\bde (face)\b', 'frontal'), (r'\bupper (arm)\b', r'upper\1'),
-    (rf'\b(l|r|left|right|li|re)?({_glued})(l|r|left|right|li|re)?({_ends})\b', r'\1 \2 \3 \4'),
-    (rf'\b({_ends})({_glued})\b', r'\1 \2')]
+    (rf'\b({_french})( droite?| gauche| [dg])? face\b', r'\1\2 frontal'), (r'\b([lr])(lat)\b', r'\1 \2'),
+    (r'\bface(\W{1,3}(?:et )?profil)', r'frontal\1'), (r'\b(profile?\W{1,3}(?:et )?)face\b', r'\1frontal'),
+    (rf'\b(l|r|left|right|li|re)?({_glued})(l|r|left|right|li|re)?({_ends})(?![^\W\d])', r'\1 \2 \3 \4'),
+    (rf'\b({_ends})({_glued})(?![^\W\d])', r'\1 \2')]
 abbreviations = [(re.compile(p, re.I), new) for p,new in _spelled]
 
 # %% ../../nbs/data/header_words.ipynb #8b2e0011
