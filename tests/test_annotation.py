@@ -405,15 +405,17 @@ said = {
        'No fracture except that of the ulnar styloid', 'There is, without doubt, a fracture.', 'Volar plate fracture.',
        'Mother noticed swelling after a fall, fracture of the radius', '#4th metacarpal neck', '# 2nd metatarsal',
        'Fracure of the ulna', 'Prior radiographs show a fracture of the radius', 'Previously unsuspected fracture',
-       'No effusion\nFracture of the radius', 'Plate and screws bridge the fracture.', 'NO CYST.FRACTURE OF THE ULNA'],
+       'No effusion\nFracture of the radius', 'Plate and screws bridge the fracture.', 'NO CYST.FRACTURE OF THE ULNA',
+       'Fracture: not seen on the prior study, evident today.'],
     0:['There\u2019s no fracture.', "I don't think there is a fracture.", 'Nothing suggestive of fracture.',
        'Study is negative for acute fracture', 'Fracture could not be identified', 'Fracture was ruled out with CT.',
        'Fracture has since healed', 'Well\u2010healed fracture of the radius.', 'fracture 5 years ago',
        'Attended fracture clinic; x-ray normal.', 'Seen at # clinic.', 'Sister had wrist fracture', 'Screw fracture.',
        'The fracture of the tibia is reported separately.', 'No fractures/dislocations.', 'no # 5th metacarpal',
-       'Image # 4: normal', 'No fracutre.', 'No evidence\nof fracture', 'Osteoporosis with a high risk of fracture'],
+       'Image # 4: normal', 'No fracutre.', 'No evidence\nof fracture', 'Osteoporosis with a high risk of fracture',
+       'Fracture: not seen.', 'Fracture / dislocation: not identified', 'Fracture free.', 'Wrist is fracture-free'],
     None:['Can\u2019t exclude fracture', '?# scaphoid', 'Pain. ? fracture', 'Fracture cannot be completely excluded',
-          'Concern regarding fracture of the scaphoid', 'Possible old fracture.']}
+          'Concern regarding fracture of the scaphoid', 'Possible old fracture.', 'Patient worried about fracture.']}
 
 
 @pytest.mark.parametrize('label, sentence', [(k, o) for k,sentences in said.items() for o in sentences])

@@ -104,9 +104,11 @@ negated_after = '''BE unlikely, BE ruled out, BE excluded, BE not SURELY? SEEN, 
     no longer SURELY? SEEN, CANNOT be SURELY? SEEN, can be excluded, can be ruled out, BE absent, nowhere SEEN,
     BE resolved, has resolved, have resolved, BE not the case, BE gone, has disappeared, have disappeared,
     BENOT there, BE not there, BE nil'''
-#: 'Fracture: none', 'fracture / dislocation: no', 'Fracture (-)'
+#: 'Fracture: none', 'fracture / dislocation: no', 'Fracture (-)', 'Fracture: not seen.', 'Fracture free.'
 none_after_colon = re.compile(r'(?:\s*[/,]\s*\w+|\s+(?:or|and)\s+\w+){0,4}\s*[:=-]\s*(?:no|none|nil|negative|neg'
-                              r'|absent)(?!\w)|\s*\(\s*(?:-|no|none|nil|neg|negative|absent)\s*\)', re.I)
+                              r'|absent|not (?:seen|identified|detected|demonstrated|visible|present|evident)'
+                              r'(?=\s*(?:[.,;]|$)))(?!\w)'
+                              r'|\s*\(\s*(?:-|no|none|nil|neg|negative|absent)\s*\)|[\s-]free(?=\s*(?:[.,;]|$))', re.I)
 
 # %% ../../nbs/annotation/triggers.ipynb #7a10b2d2
 not_excluded = '''CANNOT BADLY? exclude, CANNOT rule out, not exclude, not rule out, difficult to exclude,
@@ -116,7 +118,8 @@ not_excluded = '''CANNOT BADLY? exclude, CANNOT rule out, not exclude, not rule 
 left_open = '''CANNOT be BADLY? excluded, CANNOT be ruled out, CANNOT be SURELY? confirmed, not BADLY? excluded,
     not be BADLY? excluded, not been BADLY? excluded, not ruled out, not been ruled out, not be ruled out,
     difficult to exclude, hard to exclude'''
-hedged_before = '''possible, possibly, probable, probably, suspected, suspect, suspicious for, suspicious of,
+hedged_before = '''worried about, anxious about, afraid of, fear of, possible, possibly, probable, probably,
+    suspected, suspect, suspicious for, suspicious of,
     suspicion of, suspicion for, suspicion that, questionable, questionably, question of, query, likely,
     concerning for, concern for, concern of, concern regarding, concern about, raises concern, worrisome for,
     may represent, might represent, could represent, may be, might be, could be, may have, suggestive of, suggesting,
