@@ -997,6 +997,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'radinet_nb/data/known_names.py'),
                                              'radinet_nb.data.known_names._fold_letter': ( 'data/known_names.html#_fold_letter',
                                                                                            'radinet_nb/data/known_names.py'),
+                                             'radinet_nb.data.known_names._id_pattern': ( 'data/known_names.html#_id_pattern',
+                                                                                          'radinet_nb/data/known_names.py'),
                                              'radinet_nb.data.known_names._letters_pattern': ( 'data/known_names.html#_letters_pattern',
                                                                                                'radinet_nb/data/known_names.py'),
                                              'radinet_nb.data.known_names._name_parts': ( 'data/known_names.html#_name_parts',

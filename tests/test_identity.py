@@ -28,6 +28,9 @@ def test_no_name_takes_finding_or_negation_out_of_a_report(known):
 
 
 left = {'GARCIA-LOPEZ^ANA':['García', 'Lopez', 'Garcia Lopez', 'garcía-lópez', 'LOPEZ', 'García’s'],
+        'KRÜGER^INGE':['Krügers', 'Kruegers', 'KRUEGERS'], 'HARTMANN^JO':['Hartmanns'],
+        'MCKENZIE^AL':['Mc Kenzie', 'MacKenzie'],
+        'LØKKEN^PER':['Loekken', 'Lokken'], 'QR-8841/2':['QR88412', 'QR 8841 2', 'qr_8841_2'],
         "D'ANGELO^LEA":['D’Angelo', 'DAngelo', "d'angelo", 'Angelo'],
         'VAN DER BERG^JAN':['van der Berg', 'Berg', 'BERG_JAN'],
         'STROEBELE^URS':['Ströbele', 'STRÖBELE', 'Strobele'], 'WEISS^INA':['Weiß', 'WEISS', 'Weiss'],
@@ -47,7 +50,9 @@ def test_every_spelling_of_a_name_goes(known):
 
 forms = ['7. Juni 2021', 'on the 3rd of August, 2020', '14 février 2019', 'Feb. 2018', 'aged 96', '97 yo',
          'dr brown-smith', 'Anna Kern, M.D.', 'ext. 4417', 'Tel 030 4711', 'Prof. Ay', 'signed by Anna Kern',
-         '2021-06-07 12:30', 'x.y@z.co.uk', 'née en 1975', 'Herrn Kern', 'KIS-Nr 4711812']
+         '2021-06-07 12:30', '2021-06-07T12:30:11',
+         '2021-06-07T12:30Z', 'Dr kern', 'Prof. kern', 'electronically signed: A. Kern',
+         'x.y@z.co.uk', 'née en 1975', 'Herrn Kern', 'KIS-Nr 4711812']
 
 
 @pytest.mark.parametrize('text', forms)

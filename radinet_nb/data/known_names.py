@@ -92,11 +92,13 @@ _place = re.compile(r'(?<!\w)(?:hospital|clinic|klinik\w*|krankenhaus|hopital|sp
                     r'|medical|health|imaging|street|\w*str'
                     r'|\w*strasse|road|avenue|lane|drive|boulevard'
                     r'|square|\w*platz|\w*weg|rue|floor|suite|building)(?!\w)')
+_spelled_out = {'ä':'ae', 'ö':'oe', 'ü':'ue', 'ø':'oe', 'å':'aa'}
 def _letters_pattern(part):
-    "Pattern for a part of a name: ue, oe, ae and aa stand for umlauts, too, and an apostrophe may be missing"
-    spelled = re.sub('([äöü])', lambda o: dict(zip('äöü', ('ae', 'oe', 'ue'), strict=True))[o[1]], part.lower())
+    "Pattern for a part of a name: ue, oe, ae and aa stand for umlauts; an apostrophe, or the blank behind Mc, may lack"
+    spelled = re.sub('([äöüøå])', lambda o: _spelled_out[o[1]], part.lower())
     plain = re.escape(fold_text(spelled)[0]).replace("'", "[' -]?").replace('\ufffd', '.{1,2}')
-    return re.sub('([aou])e', r'\1e?', plain).replace('aa', 'aa?').replace(r'\-', "[' -]?")
+    plain = re.sub('([aou])e', r'\1e?', plain).replace('aa', 'aa?').replace(r'\-', "[' -]?")
+    return re.sub('^ma?c(?=[a-z]{3})', 'ma?c[ -]?', plain)
 
 # %% ../../nbs/data/known_names.ipynb #4e0a0013
 def _name_parts(value):
@@ -123,12 +125,18 @@ def _person_patterns(value):
         if plain[a] != plain[b] and not {plain[a], plain[b]} <= report_words:
             glue = '' if a in strong and b in strong else r'[\s,.;^_-]{1,3}' # each is replaced for itself
             if glue or min(len(a), len(b)) > 2: out.append((False, False, _letters_pattern(a)+glue+_letters_pattern(b)))
-    out += [(False, False, _letters_pattern(o)) for o in strong]
+    # with the s of a genitive, as German writes it
+    out += [(False, False, _letters_pattern(o)+'s?'*(len(o) > 3 and plain[o]+'s' not in weak)) for o in strong]
     return out + [(False, True, _letters_pattern(o)) for o in parts if plain[o] in common_words]
 
 # %% ../../nbs/data/known_names.ipynb #4e0a0016
 # short numbers, a vertebra, a measure: to replace them would cost the report more than it would hide
 _no_id = re.compile(r'.{0,2}|[\d.]{0,3}|[CTLSctls]-?\d{1,2}|\d{1,3}(?:mm|cm|kv|mas|th|st|nd|rd)|\d[/-]\d', re.I)
+def _id_pattern(value):
+    "Pattern for an identifier: the marks between the parts of a long one may be others, or be missing"
+    exact = re.escape(fold_text(value)[0])
+    return re.sub(r'\\[-.]|[/_]', '[-./_ ]?', exact) if sum(map(str.isalnum, value)) > 4 else exact
+
 def _value_patterns(value):
     "Patterns for any value of a header: a person, a place (as a whole only), an identifier"
     words = [o for o in re.split(r'[\s,;]+', value) if o]
@@ -138,7 +146,7 @@ def _value_patterns(value):
         spell = lambda line: r'[\s,.;-]{1,4}'.join(_letters_pattern(o) for o in line.split())
         return [(bool(_unspaced.search(o)), False, spell(o)) for o in dict.fromkeys([' '.join(words), *lines])]
     ids = [o for o in re.split(r'[\^=\s]+', value) if re.search(r'\d', o) and not _no_id.fullmatch(o)]
-    exact = [(False, False, re.escape(fold_text(o)[0])) for o in ids]
+    exact = [(False, False, _id_pattern(o)) for o in ids]
     return exact + (_person_patterns(value) if re.search(r'[^\W\d_]{2}|[^\x00-\x7f]', value) else [])
 
 # %% ../../nbs/data/known_names.ipynb #4e0a0017

@@ -20,7 +20,7 @@ _month = '(?:' + '|'.join(sorted(months.split(), key=len, reverse=True)) + r')(?
 _day, _year = r"\d{1,2}(?:st|nd|rd|th|er|\.)?", r"(?:(?:19|20)\d\d|['\u2019]?\d\d)"
 _sep = r'[ ,.\t\n-]{1,3}'
 date_patterns = (
-    r'(?<![\w./-])\d{4}[-./]\d{1,2}[-./]\d{1,2}(?![\w])(?:[ T]\d{1,2}:\d\d(?::\d\d)?)?',
+    r'(?<![\w./-])\d{4}[-./]\d{1,2}[-./]\d{1,2}(?:[ T]\d{1,2}:\d\d(?::\d\d)?)?(?![^\WZ])',
     r'(?<![\w./-])\d{1,2}([-./])\d{1,2}\1(?:\d{4}|\d{2})(?!\w)',
     r'(?<![\w./-])\d{1,2}\. ?\d{1,2}\. ?(?:19|20)\d\d(?!\w)',
     rf'(?<![\w.])(?:the |le |den |am )?{_day}(?: of)?{_sep}?{_month}{_sep}?(?:of )?{_year}(?!\w)',
@@ -63,11 +63,12 @@ name_patterns = ( # the name is the group
     rf'(?<!\w)(?:Drs?|Dra|Prof|Mr|MR\.|Mrs|Ms|Miss|Doctor|Professor|DR|PROF|MRS|MISS|Herrn?|HERR|Frau|FRAU|Mme|Mlle'
     rf'|Monsieur|Madame|Schwester|Nurse|Sister|Sir|Sra?|Signora?)(?!\w)\.?'
     rf'(?: (?:med|dent|Dr|DR|Prof|rer|nat|habil)\.?){{0,3}}{_names}',
-    rf'(?<!\w)(?:dr|prof|mrs|mr\.|ms\.|doctor|professor|herr|frau|mme|mlle)(?!\w)\.?'
-    rf'(?: (?:med|dent)\.?){{0,2}}((?: {_any}){{1,2}})',
+    rf'(?<!\w)(?:[Dd]r|[Pp]rof|mrs|mr\.|ms\.|doctor|professor|herr|frau|mme|mlle)(?!\w)\.?'
+    rf'(?: (?:med|dent)\.?){{0,2}}(?! (?:to|on|by|and|or|for|in|at|of|the|is|was|has|will|who|via|from|with)\b)'
+    rf'((?: {_any}){{1,2}})',
     rf'(?<!\w)(?i:(?:signed|dictated|reported|read|reviewed|approved|verified|transcribed|finali[sz]ed|authenticated'
     rf'|interpreted|performed|referred|requested|seen)(?: electronically)?(?: and \w{{1,20}})? by'
-    rf'|attending|radiologist|technologist|resident|referrer|consultant)\s{{0,2}}:?{_names}',
+    rf'|signed(?=\s{{0,2}}:)|attending|radiologist|technologist|resident|referrer|consultant)\s{{0,2}}:?{_names}',
     rf'(?<!\w)(?i:patient|pt|(?:patient |pat\. ?)?name)\s{{0,2}}:{_names}',
     rf'(?<![\w.])((?:{_particle}{_capital}[ ,]{{1,2}}){{1,4}})'
     rf'(?:M\.?D|D\.?O|MBBS|MBChB|FRCR|FRCS|FACR|Ph\.?D|R\.?N|PA-C|RT)(?!\w)',
