@@ -168,3 +168,10 @@ def test_bits_above_the_value_in_real_jpeg_ls_and_lossless_jpeg():
         assert packed_bits(ds) >= 10 and before.max() >= 512
         ds.BitsStored, ds.HighBit = 9, 8
         assert (stored_pixels(ds, packed_bits(ds)) == before % 512).all()
+
+
+@pytest.mark.parametrize('window', [-1, -2, 2, 99])
+def test_a_window_that_is_not_there_is_refused(window, tmp_path):
+    px = np.tile(np.arange(64, dtype=np.uint16)*60, (64, 1))
+    write_dicom(tmp_path/'a.dcm', px, WindowCenter=[2000, 1000], WindowWidth=[4000, 2000])
+    with pytest.raises(InputError, match='has no window'): read_dicom(tmp_path/'a.dcm', window)

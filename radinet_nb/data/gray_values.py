@@ -57,7 +57,7 @@ def chosen_window(
             raise InputError(f'has no window named {window}', mend='name one of its windows, or take the first (0)')
         window = found[0]
     if window == 'full' or not min(len(center), len(width)): return None
-    if window >= min(len(center), len(width)):
+    if not 0 <= window < min(len(center), len(width)):
         raise InputError(f'has no window {window}', mend='windows are counted from 0')
     return center[window], width[window], str(ds.get('VOILUTFunction') or 'LINEAR').strip().upper()
 
@@ -195,7 +195,8 @@ def _stated_gray(ds, modality:np.ndarray, inputs:np.ndarray, window)->tuple: # f
     remark = ''
     if 'VOILUTSequence' in ds and isinstance(window, int):
         tables = list(ds.VOILUTSequence or ()) or [None]
-        if window >= len(tables): raise InputError(f'has no VOI look-up table {window}', mend='take the first (0)')
+        if not 0 <= window < len(tables):
+            raise InputError(f'has no VOI look-up table {window}', mend='take the first (0)')
         try: found = apply_lut(tables[window], modality, inputs)
         except InputError: found = None
         if found: return found[0]/found[1], 'a look-up table states other bits than its entries have'*found[2]
