@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from radinet_nb.cli import main
-from radinet_nb.data.runs import load_run, read_json
+from radinet_nb.data.runs import load_run, read_json, write_json
 from radinet_nb.results.exhibits import missing_words
+from radinet_nb.workflow.made_from import damage, own_reason, run_files
 from radinet_nb.workflow.papers import load_paper
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,6 +196,7 @@ def test_the_same_seed_gives_the_same_numbers(runs, tmp_path):
     (['--profile', 'open', '--data', 'fracatlas=/nowhere'], 'no such folder'),
     (['--general', 'resnet.pth'], 'neither imagenet, nor fractal, nor a file'),
     (['--jobs', 'many'], 'jobs'),
+    (['--jobs', '-3'], '-3 notebooks side by side'),
 ])
 def test_wrong_use_is_one_line_and_exit_2(args, message, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('RADINET_PAPERS', '') # what --papers sets ends with the test
@@ -202,3 +204,35 @@ def test_wrong_use_is_one_line_and_exit_2(args, message, tmp_path, capsys, monke
     said = capsys.readouterr().err
     assert code == 2 and message in said and len(said.strip().splitlines()) == 1, said
     assert not (tmp_path/'runs').exists()
+
+
+@pytest.mark.parametrize('spoil', [lambda o: o.symlink_to('/nowhere'), lambda o: os.mkfifo(o), lambda o: o.mkdir(),
+                                   lambda o: o.write_bytes(b'')])
+def test_what_is_no_whole_table_any_more_makes_a_run_stale(spoil, tmp_path):
+    (tmp_path/'record.json').write_text('{}')
+    (tmp_path/'table.csv').write_text('a\n1\n')
+    made = dict(files=run_files(tmp_path))
+    assert damage(tmp_path, made) == ''
+    (tmp_path/'table.csv').unlink()
+    spoil(tmp_path/'table.csv')
+    assert damage(tmp_path, made) == 'table.csv of the run changed'
+
+
+@pytest.mark.parametrize('part', ['files', 'inputs', 'code', 'params', 'paths'])
+def test_a_list_of_what_made_a_run_that_is_none_makes_it_stale(part, tmp_path):
+    now = dict(notebook='', code={}, params={}, parents=[], paths={})
+    (tmp_path/'n').mkdir()
+    (tmp_path/'n'/'record.json').write_text('{}')
+    made = now | dict(inputs={}, files=run_files(tmp_path/'n'))
+    write_json(tmp_path/'n'/'made_from.json', made)
+    assert own_reason('n', now, tmp_path) == ''
+    for odd in 5, [1], {'a': 1} if part == 'paths' else None:
+        write_json(tmp_path/'n'/'made_from.json', made | {part: odd})
+        assert own_reason('n', now, tmp_path) == 'made_from.json is damaged'
+
+
+@pytest.mark.parametrize('where', ['file', 'file/below'])
+def test_a_file_in_place_of_the_runs_is_one_line_and_exit_2(where, tmp_path, capsys):
+    (tmp_path/'file').write_text('')
+    assert main(['reproduce', '--profile', 'smoke', '--dry-run', '--runs', str(tmp_path/where)]) == 2
+    assert 'cannot be written' in capsys.readouterr().err

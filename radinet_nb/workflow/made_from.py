@@ -85,12 +85,18 @@ def made_from(
 # %% ../../nbs/workflow/made_from.ipynb #6ade0013
 SMALL = 2**20 # bytes
 
+def _file_state(path)->list:
+    "Size and, for a small file, hash; nothing for a link to nowhere and for what is no file"
+    if not path.is_file(): return []
+    size = path.stat().st_size
+    return [size, file_hash(path)[:16] if size <= SMALL else '']
+
 def run_files(
     folder:Path, # of a run
 )->dict: # name to size and, for a small file, hash
     "The files of a run"
-    return {str(path.relative_to(folder)): [path.stat().st_size, file_hash(path)[:16] if path.stat().st_size <= SMALL
-                                            else ''] for path in _files(folder) if path.name != 'made_from.json'}
+    return {str(path.relative_to(folder)): _file_state(path)
+            for path in _files(folder) if path.name != 'made_from.json'}
 
 def keep_made_from(
     run:Path, # folder of a finished run
@@ -122,6 +128,12 @@ def damage(
     return f'{_first_names(changed)} of the run changed' if changed else ''
 
 # %% ../../nbs/workflow/made_from.ipynb #6ade0017
+def _is_whole(made, now)->bool:
+    "Whether what stands in `made_from.json` has the parts that are compared"
+    if not isinstance(made, dict) or not {*now, 'inputs', 'files'} <= set(made): return False
+    if not all(isinstance(made[k], dict) for k in ('code', 'params', 'paths', 'inputs', 'files')): return False
+    return all(isinstance(o, dict) and {'files', 'bytes', 'times'} <= set(o) for o in made['paths'].values())
+
 def own_reason(
     id:str, # of a node
     now:dict, # as `made_from` gives it
@@ -132,7 +144,7 @@ def own_reason(
     if not run.is_dir(): return 'has not run yet'
     try: made = read_json(run/'made_from.json')
     except InputError: return 'does not say what it was made from'
-    if not isinstance(made, dict) or not {*now, 'inputs', 'files'} <= set(made): return 'made_from.json is damaged'
+    if not _is_whole(made, now): return 'made_from.json is damaged'
     reasons = []
     if made['notebook'] != now['notebook']: reasons.append('its notebook changed')
     for kind, words in (('code', 'code changed'), ('params', 'parameter changed')):

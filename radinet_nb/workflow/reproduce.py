@@ -189,9 +189,13 @@ def follow(
 def lock(
     runs:Path, # folder of this profile's runs
 ):
-    "Hold the folder of runs; `InputError` when another process does"
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs/'.lock').open('w') as f:
+    "Hold the folder of runs; `InputError` when another process does, or where nothing can be written"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        file = (runs/'.lock').open('w')
+    except OSError as e:
+        raise InputError(f'cannot be written ({e.strerror})', where=runs, mend='name another --runs') from None
+    with file as f:
         try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError('another radinet reproduce is at work here', where=runs,
@@ -232,6 +236,8 @@ def reproduce(
     show=print, # called with a line; with True after it when the line may be replaced by the next
 )->list[Path]: # folders of the pages of the plan, or of its last run where it has no page
     "Bring a profile up to date: run what is stale, in parallel, and show what happens"
+    if type(jobs) is not int or jobs < 0:
+        raise InputError(f'{jobs} notebooks side by side', where='--jobs', mend='give 0 for one a core, or 1 and more')
     runs = (Path(runs) if runs else checkout()/'runs').resolve()/profile['name']
     plan, name = make_plan(profile, only), f'profile {profile["name"]}'
     require_disk(runs)
