@@ -305,3 +305,10 @@ def test_similarity_needs_more_than_no_difference():
         assert low < (250-266)/299 < high
         assert noninferiority(first, second, 299, .05, grid=60) > .05
     assert np.isclose(paired_interval(5, 5, 100)[0], -paired_interval(5, 5, 100)[1])
+
+
+@pytest.mark.parametrize('counts', [dict(positives='0', negatives='0'), dict(total='0'),
+                                    dict(positives='0', total='0')])
+def test_a_table_of_no_cases_is_refused(counts):
+    row = dict(model='A', accuracy='.85', precision='.84', recall='.80') | counts
+    with pytest.raises(InputError, match='no cases'): audit_table(pd.DataFrame([row]))

@@ -257,7 +257,9 @@ def _unprintable(row, ways, got, until):
 MOST_SEARCHED = 100_000 # cases up to which matrices are enumerated; beyond, their shares decide
 
 def _require_sum(positives, negatives, total):
-    "InputError for class counts that do not agree"
+    "InputError for class counts that do not agree, or are those of no case"
+    if total == 0 or positives == negatives == 0:
+        raise InputError('the class counts say that there are no cases', mend='leave them empty if they are not known')
     if total is None: return
     rest = total-(positives or 0)-(negatives or 0)
     if rest<0 or (rest and None not in (positives, negatives)):
