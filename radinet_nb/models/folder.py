@@ -55,6 +55,8 @@ def wrong_value(
             _is_triple(scale.get('mean')) and _is_triple(scale.get('std')) and min(scale['std']) > 0)}
     return next((what for what, holds in checks.items() if not holds), '')
 
+
+# %% ../../nbs/models/folder.ipynb #337a66b1
 def check_config(
     config:dict, # as somebody wrote it
     where:str|Path, # its file, named in an error

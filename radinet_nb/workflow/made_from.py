@@ -10,6 +10,7 @@ __all__ = ['SMALL', 'notebook_hash', 'path_state', 'state_change', 'outside_path
 import json, os
 from pathlib import Path
 
+from ..data.disk import files_below
 from ..data.hashes import content_hash, file_hash
 from ..data.runs import read_json, write_json
 from ..errors import InputError
@@ -27,9 +28,8 @@ def notebook_hash(
 
 # %% ../../nbs/workflow/made_from.ipynb #6ade000a
 def _files(path)->list[Path]:
-    "A file, or every file below a folder, sorted"
-    if not path.is_dir(): return [path]
-    return sorted(Path(folder)/name for folder, _, names in os.walk(path) for name in names)
+    "A file, or every file and link below a folder, sorted"
+    return files_below(path) if path.is_dir() else [path]
 
 def path_state(
     path:Path, # a file or a folder; one that is not there is a state, too
@@ -75,10 +75,10 @@ def made_from(
     content:bool=False, # read the content of what the parameters name
 )->dict: # notebook, code, params, parents, paths
     "What a run of a node would be made from now"
-    states = {} if states is None else states
+    states, paths = {} if states is None else states, {}
     for path in outside_paths(node.params):
         if str(path) not in states: states[str(path)] = path_state(path, content)
-    paths = {str(path): states[str(path)] for path in outside_paths(node.params)}
+        paths[str(path)] = states[str(path)]
     plain = json.loads(json.dumps(dict(params=node.params, parents=node.parents), default=str))
     return dict(notebook=notebook_hash(node.notebook), code=code_hashes(node), paths=paths, **plain)
 

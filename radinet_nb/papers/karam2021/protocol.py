@@ -81,6 +81,8 @@ def _span(numbers):
     low, high = min(numbers), max(numbers)
     return f'{low:,}' if low == high else f'{low:,} to {high:,}'
 
+
+# %% ../../../nbs/papers/karam2021/protocol.ipynb #7cb0adc9
 def _rows_of_data(runs, stages, ingest)->list[tuple]:
     "Items on images, split and seeds"
     shares = ingest.params.get('shares') if ingest else None
@@ -101,6 +103,8 @@ def _rows_of_before(body_part, general)->list[tuple]:
             ('its epochs with fine-tuning, at most',
              [_free_epochs(stage_from_parameters(o.params)) for o in body_part], 100, '4.1')]
 
+
+# %% ../../../nbs/papers/karam2021/protocol.ipynb #7cb0adcb
 def protocol_table(
     runs:list, # finished stages: those of the target, and of the body parts before it; any number of seeds
     ingest=None, # the run that split the images
