@@ -140,14 +140,13 @@ def hospital_table(
     collection:str='hospital', # its name in the table
     choices=None, # what views.csv says, as `hospital_choices` gives it
     label_of=None, # reads a label off a report, to see whether scrubbing changes it
-    scrubbed:list=None, # gets the table of `scrub_reports`
     key:bytes=b'', # the hospital's key, by which the dates of `facts` were moved
     persons:str='spelling', # which ids of one person to merge, as `join_persons` takes it
-)->tuple: # study table, counts
+)->tuple: # study table, counts, and two lists: what scrubbing took from each report, which ids may be one person
     "The study table of a hospital; of equal views of a study the first row is the chosen one"
     t, overruled = apply_choices(pd.DataFrame(facts), choices or {})
     merged = int((t.groupby('study').patient.nunique() > 1).sum())
-    t, joined = join_persons(t, key, persons)
+    t, joined, pairs = join_persons(t, key, persons)
     t = t.sort_values(['patient', 'study', 'rank', 'image'], kind='stable').reset_index(drop=True)
     t['side'] = _side_of_study(t)
     names = t.groupby('study').names.agg(lambda s: set().union(*s)) if 'names' in t else {}
@@ -160,19 +159,19 @@ def hospital_table(
                              'does the table belong to this export, and are its ids whole?')
     texts = {s: ' '.join(v) for s,v in zip(t.study, of_rows(reports), strict=True) if v}
     report, lost = scrub_reports(texts, names, label_of)
-    if scrubbed is not None: scrubbed.append(lost)
     source = ['expert' if v is not pd.NA else pd.NA for v in label]
     kept = ['patient', 'study', 'view', 'body_part', 'label', 'label_source', 'age', 'sex', 'date', 'report', 'path',
             'side', 'series', 'image', 'exam']
     t = t.assign(label=pd.array(label, dtype='Int8'), label_source=source, report=t.study.map(report).astype('string'))
     studies = study_table(t[kept].astype(dict(exam='string')), where=collection, collection=collection)
-    return studies, dict(
+    counts = dict(
         patients=studies.patient.nunique(), studies=studies.study.nunique(),
         labels_contradict=int(t[list(clash)].study.nunique()), labels_without_images=len(set(labels)-known),
         reports_without_images=len(set(reports)-known), reports_changed_by_scrubbing=int(lost.changed.sum()),
         studies_under_two_patients=merged, **joined,
         **{f'{o}s_contradict': int(t[f'{o}_clash'].fillna(False).sum()) for o in ('view', 'age') if f'{o}_clash' in t},
         **overruled)
+    return studies, counts, dict(scrubbing=lost, persons=pairs)
 
 # %% ../../nbs/data/hospital.ipynb #d675f54f
 def header_row(
@@ -251,7 +250,7 @@ def read_hospital(
     if not facts:
         raise InputError(f'holds no DICOM radiograph among {len(files)} files', path, 'name the folder of the export')
     labels, reports = hospital_column(tables[0], 'fracture', key), hospital_column(tables[1], 'report', key)
-    studies, counts = hospital_table(facts, labels, reports, collection, choices, label_of, key=key, persons=persons)
+    studies, counts, _ = hospital_table(facts, labels, reports, collection, choices, label_of, key, persons)
     made_up = sum(o['synthetic'] for o in facts)
     account = dict(files=len(files), used=len(studies), quarantined=len(out), synthetic_files=made_up) | counts
     return Reading(studies, quarantine_table(out), account)

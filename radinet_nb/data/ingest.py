@@ -25,7 +25,6 @@ from .identity import read_key
 from .journal import Conversion, convert_files, reread_names
 from .layouts import require_file
 from .likeness import like_pairs
-from .persons import suspected_persons
 from .studies import write_studies
 from .workers import run_isolated
 from ..errors import InputError
@@ -238,11 +237,9 @@ def ingest(
             if not len(facts): refuse_nothing(out, export, lost, len(files))
             facts['path'] = [str(out/'images'/f'{c}.{suffix}') for c in facts.code]
             rows = facts.drop(columns=['pixels']).to_dict('records')
-            scrubbed = []
-            studies, counts = hospital_table(rows, labels, reports, collection, choices, label_of, scrubbed,
-                                             key, persons)
+            studies, counts, lists = hospital_table(rows, labels, reports, collection, choices, label_of, key, persons)
             write_studies(studies, out/'studies.parquet')
-            write_tables(out, {'scrubbing.csv': scrubbed[0], 'persons.csv': suspected_persons(facts)})
+            write_tables(out, {f'{name}.csv': table for name, table in lists.items()})
             counts['cases'] = write_cases(studies, out, options.image_format, jobs, timeout)
             keep_only(out/'images', {Path(p).name for p in facts.path})
             skipped = [(c, o['skipped']) for c,o in done.items() if 'skipped' in o]

@@ -70,7 +70,7 @@ def join_persons(
     facts:pd.DataFrame, # one row a file: study, patient, date, and named, born, near
     key:bytes, # the hospital's key, for the dates
     persons:str='spelling', # which of these ids to merge: 'spelling' (or one study), 'merge' all, or 'refuse' all
-)->tuple: # facts with one pseudonym a person and the dates moved by it, counts
+)->tuple: # facts with one pseudonym a person and the dates moved by it, counts, the suspected pairs
     "One pseudonym a person; `InputError` with the number of suspicions where they are to be refused"
     if persons not in ('spelling', 'merge', 'refuse'):
         raise InputError(f'persons={persons!r} is unknown', mend='choose spelling, merge or refuse')
@@ -82,5 +82,6 @@ def join_persons(
     taken = pairs if persons == 'merge' else pairs[pairs.reason != reasons['named']]
     patient = merge_patients(facts.patient, taken)
     counts = dict(ids_merged=len(taken), ids_suspected=len(pairs)-len(taken))
-    if not len(taken): return facts, counts
-    return facts.assign(patient=patient, date=moved_dates(facts.date, facts.patient, patient, key)), counts
+    if not len(taken): return facts, counts, pairs
+    moved = moved_dates(facts.date, facts.patient, patient, key)
+    return facts.assign(patient=patient, date=moved), counts, pairs
