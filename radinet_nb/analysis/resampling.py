@@ -51,5 +51,6 @@ def percentile_interval(
     ok = draws[~np.isnan(draws)]
     if not len(ok): return np.nan, np.nan, 'undefined in every resample'
     lost = 1-len(ok)/len(draws)
-    note = f'undefined in {lost:.1%} of resamples' if lost>0 else ''
+    share = f'{lost:.1%}' if lost>=.001 else 'less than 0.1%'
+    note = f'undefined in {share} of resamples' if lost>0 else ''
     return *np.quantile(ok, [(1-confidence)/2, (1+confidence)/2]), note

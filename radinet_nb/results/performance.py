@@ -85,7 +85,7 @@ def model_table(
         members, cuts = members_of(group, rule)
         table = evaluate_seeds(members, cuts, metrics, **sampling)
         table = table.join(_ensemble(group, metrics, rule, sampling), on='metric')
-        untrained = untrained_text(group)
+        untrained = untrained_text(group, reasons=False)
         note = ['; '.join(filter(None, (o, untrained))) for o in table.note]
         res.append(table.assign(model=model, threshold=np.mean(list(cuts.values())), note=note))
     table = pd.concat(res, ignore_index=True).rename(columns={'clusters': 'patients'})
@@ -108,7 +108,7 @@ def paired_differences(
     def against(m):
         (a, cut_a), (b, cut_b) = found[best], found[m]
         table = compare_seeds(a, b, cut_a, cut_b, metrics, **sampling)
-        doubts = [untrained_text(groups[o]) for o in (best, m)]
+        doubts = [untrained_text(groups[o], reasons=False) for o in (best, m)]
         return table.assign(baseline=m, note=['; '.join(filter(None, (o, *doubts))) for o in table.note])
     res = [against(m) for m in groups if m != best]
     columns = ['baseline', 'metric', 'difference', 'low', 'high', 'p', 'p_holm', 'seeds', 'seed_sd', 'note']

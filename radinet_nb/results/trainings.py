@@ -16,13 +16,14 @@ def training_facts(
 # %% ../../nbs/results/trainings.ipynb #a12b0c38
 def untrained_text(
     runs:list, # trainings of one model
+    reasons:bool=True, # say why; a row of a table whose caption says it does not
 )->str: # empty where all trained
     "Which trainings of a model did not train, and why"
     found = [o for o in training_facts(runs) if o['did_not_train']]
     if not found: return ''
-    reasons = '; '.join(dict.fromkeys(o['reason'] for o in found if o['reason']))
+    why = '; '.join(dict.fromkeys(o['reason'] for o in found if o['reason'])) if reasons else ''
     count = f' in {len(found)} of {len(runs)} trainings' if len(runs) > 1 else ''
-    return f'{found[0]["name"]} did not train{count}{": " + reasons if reasons else ""}'
+    return f'{found[0]["name"]} did not train{count}{": " + why if why else ""}'
 
 # %% ../../nbs/results/trainings.ipynb #77600eb9
 def ending_text(

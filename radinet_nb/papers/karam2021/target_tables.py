@@ -144,8 +144,7 @@ def targets_figure(
     rows = table[table.metric == metric]
     targets, looks = list(dict.fromkeys(rows.target)), looks_of(list(PRETRAINING), looks)
     with style():
-        size = (7 if len(targets) > 1 else 3.8, 3)
-        fig, axes = plt.subplots(1, len(targets), figsize=size, sharey=True, squeeze=False)
+        fig, axes = plt.subplots(1, len(targets), figsize=(7, 3), sharey=True, squeeze=False)
         for ax, target in zip(axes[0], targets, strict=True):
             _draw_target(ax, rows[rows.target == target], looks)
             if metric == 'auc': ax.axhline(.5, color='0.7', lw=.8, ls=':')
