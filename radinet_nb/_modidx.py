@@ -2178,6 +2178,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                'radinet_nb/papers/sood2021/grid_tables.py'),
                                                         'radinet_nb.papers.sood2021.grid_tables.trainings_table': ( 'papers/sood2021/grid_tables.html#trainings_table',
                                                                                                                     'radinet_nb/papers/sood2021/grid_tables.py')},
+            'radinet_nb.papers.sood2021.tiny': { 'radinet_nb.papers.sood2021.tiny.tiny_grid': ( 'papers/sood2021/tiny.html#tiny_grid',
+                                                                                                'radinet_nb/papers/sood2021/tiny.py')},
             'radinet_nb.results.annotation_figures': { 'radinet_nb.results.annotation_figures._label_error_axes': ( 'results/annotation_figures.html#_label_error_axes',
                                                                                                                     'radinet_nb/results/annotation_figures.py'),
                                                        'radinet_nb.results.annotation_figures.confusion_with_published': ( 'results/annotation_figures.html#confusion_with_published',

@@ -12,14 +12,14 @@ from .configurations import CONFIGURATIONS, configuration_stage, probe_stage
 def train_grid(
     g, # the graph
     ingested:str, # id of the ingest run
-    starts:dict, # seed to the id of the general start
+    starts:dict, # seed to the id of the general start, in the order of the seeds
 )->list[str]: # ids of the runs, row by row, then the probe
     "The seven rows of Fig. 4 and the frozen probe, for every seed"
     section = g.section('grid')
     stages = {row['key']: configuration_stage(name, section) for name, row in CONFIGURATIONS.items()}
     stages['frozen_probe'] = probe_stage(section)
     return [g.run('stage', f'{key}.seed{seed}', dict(ingested=ingested, source=starts[seed]),
-                  **params | dict(seed=seed, threads=g.threads)) for key, params in stages.items() for seed in g.seeds]
+                  **params | dict(seed=seed, threads=g.threads)) for key, params in stages.items() for seed in starts]
 
 # %% ../../../nbs/papers/sood2021/graph.ipynb #e22d6456
 def graph(
@@ -30,7 +30,8 @@ def graph(
     data = g.data('mura') or g.data('fracatlas', 'hospital')
     scale, start, results = g.section('ingest'), g.section('general'), g.section('results')
     ingested = g.run('ingest', **scale, data=data)
+    seeds = g.option('seeds', list(g.seeds))
     starts = {o: g.run('general', f'General.seed{o}', **dict(seed=o, threads=g.threads, name='General') | start)
-              for o in g.seeds}
+              for o in seeds}
     runs = train_grid(g, ingested, starts)
     g.page([g.run('grid', reads=dict(runs=runs, ingested=ingested), **results), audit])
