@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NETWORK_PARAMETERS', 'RENAMED', 'STAGE_PARAMETERS', 'SCHEDULES', 'SCHEDULE_PARAMETERS', 'DATA_PARAMETERS',
-           'check_start', 'Stage', 'check_parameter_names', 'schedule_from_parameters', 'stage_from_parameters',
+           'check_choices', 'Stage', 'check_parameter_names', 'schedule_from_parameters', 'stage_from_parameters',
            'stage_parameters']
 
 # %% ../../nbs/learning/stages.ipynb #1c6a1d69
@@ -14,17 +14,19 @@ from inspect import signature
 
 from ..errors import InputError
 from .networks import NetworkSpec
+from .regularization import check_penalty
 from .schedules import Phase, paper_schedule, staged_schedule
 from .tasks import FRACTURE, TASKS, Task, task_named
 
-# %% ../../nbs/learning/stages.ipynb #1d2e504a
-def check_start(
-    start:str, # folder of a run, or a weights file; empty: random weights
-    network:NetworkSpec, # of the stage
+# %% ../../nbs/learning/stages.ipynb #4a86c318
+def check_choices(
+    stage:'Stage', # as somebody wrote it
 ):
-    "`InputError` where weights are carried into a body that is to be drawn anew"
-    if start and network.body_init:
-        raise InputError(f'the body is drawn by {network.body_init} and carried from {start}', 'body_init',
+    "`InputError` for choices of a stage that cannot be, or exclude each other"
+    start, drawn = stage.start, stage.network.body_init
+    check_penalty(stage.l2sp_alpha, stage.l2sp_beta, start)
+    if start and drawn:
+        raise InputError(f'the body is drawn by {drawn} and carried from {start}', 'body_init',
                          'leave it empty, or name no source; head_init draws the head alone')
 
 # %% ../../nbs/learning/stages.ipynb #0aa87872
@@ -41,6 +43,8 @@ class Stage:
     accumulate:int = 1 # parts in which a process computes its share of a step, where memory is short
     processes:int = 1 # GPUs (or processes of a CPU) that share a step
     augmentation:float = 1. # strength of the training images' changes; 0: none
+    l2sp_alpha:float = 0. # pull of carried weights to the start (L2-SP), see `regularization`
+    l2sp_beta:float = 0. # pull of new weights to zero
     precision:str = 'auto' # as `make_learner` takes it
     compiled:bool = False # with torch.compile: slow to begin, quicker on a GPU
     seed:int = 0 # of weights, order, augmentation and folds
@@ -59,9 +63,9 @@ class Stage:
         phases = tuple(Phase(**o) if isinstance(o, dict) else o for o in self.schedule)
         made = dict(start=str(self.start), task=task_named(self.task), network=network, parts=tuple(self.parts),
                     chain=tuple(self.chain))
-        check_start(made['start'], network)
         for k, v in made.items(): object.__setattr__(self, k, v)
         object.__setattr__(self, 'schedule', phases or tuple(paper_schedule(random_start=not self.start)))
+        check_choices(self)
 
 # %% ../../nbs/learning/stages.ipynb #553341fe
 NETWORK_PARAMETERS = {'backbone': 'backbone', 'head': 'head', 'head_depth': 'depth', 'head_widths': 'widths',
