@@ -6,7 +6,9 @@
 __all__ = ['train_grid', 'graph']
 
 # %% ../../../nbs/papers/sood2021/graph.ipynb #b942038a
-from .configurations import CONFIGURATIONS, configuration_stage, probe_stage
+from ...data.notebooks import nearest
+from ...errors import InputError
+from .configurations import BODY_INITS, CONFIGURATIONS, configuration_stage, probe_stage
 
 # %% ../../../nbs/papers/sood2021/graph.ipynb #e44a33ec
 def train_grid(
@@ -18,7 +20,13 @@ def train_grid(
     section = g.section('grid')
     stages = {row['key']: configuration_stage(name, section) for name, row in CONFIGURATIONS.items()}
     stages['frozen_probe'] = probe_stage(section)
-    return [g.run('stage', f'{key}.seed{seed}', dict(ingested=ingested, source=starts[seed]),
+    names = {row['key']: name for name, row in CONFIGURATIONS.items()}
+    for key in g.option('whole', []):
+        if key not in BODY_INITS:
+            raise InputError(f'no row {key!r} names an initialization', 'whole', f'did you mean {nearest(key, BODY_INITS)}?')
+        stages[f'{key}_whole'] = configuration_stage(names[key], section, whole=True)
+    def source(key, seed): return '' if key.endswith('_whole') else starts[seed]
+    return [g.run('stage', f'{key}.seed{seed}', dict(ingested=ingested, source=source(key, seed)),
                   **params | dict(seed=seed, threads=g.threads)) for key, params in stages.items() for seed in starts]
 
 # %% ../../../nbs/papers/sood2021/graph.ipynb #e22d6456

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tiny_grid']
 
-# %% ../../../nbs/papers/sood2021/tiny.ipynb #448ce775
+# %% ../../../nbs/papers/sood2021/tiny.ipynb #8751980a
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -16,13 +16,13 @@ from ...learning.stages import stage_from_parameters
 from ...learning.transfer import run_chain
 from .configurations import CONFIGURATIONS, PROBE, configuration_stage, probe_stage
 
-# %% ../../../nbs/papers/sood2021/tiny.ipynb #45a71d23
+# %% ../../../nbs/papers/sood2021/tiny.ipynb #13f39841
 def tiny_grid(
     ingested:str|Path, # folder of an ingest run
     rows:tuple=(*CONFIGURATIONS, PROBE), # which
 )->list[Path]: # folders of their runs
     "Rows of Fig. 4 on a tiny ingest run, so that a notebook which reads runs can be tried alone"
-    ingest, small = load_run(ingested), dict(backbone='densenet51', epochs=1, lr=.003)
+    ingest, small = load_run(ingested), dict(backbone='densenet51', epochs=1, lr=.003, threads=1)
     stages = [stage_from_parameters(probe_stage(small) if o == PROBE else configuration_stage(o, small)) for o in rows]
     data = read_studies(ingest.folder/'views.parquet'), ImageCache(ingest.folder/'views')
     record = dict(params=dict(ingested=str(ingested), parts=[], collections=[]), parents=[ingest.folder],
