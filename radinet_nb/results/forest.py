@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['forest_figure']
 
-# %% ../../nbs/results/forest.ipynb #344b3750
+# %% ../../nbs/results/forest.ipynb #d5bb6a84
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 
 from .figures import LABELS, looks_of, style
 
-# %% ../../nbs/results/forest.ipynb #d871afc5
+# %% ../../nbs/results/forest.ipynb #7e6e8b7c
 def _draw_series(ax, part, at, look, name):
     "The points of one series with their intervals; a cross over those that carry a mark, published values hollow"
     ax.hlines(at, part.low, part.high, color='black', linewidth=1)
@@ -24,7 +24,7 @@ def _draw_series(ax, part, at, look, name):
     hollow = dict(marker='D', linestyle='none', markerfacecolor='white', markeredgecolor='black')
     ax.plot(part.published.astype(float), at, markersize=4.5, zorder=2, **hollow)
 
-# %% ../../nbs/results/forest.ipynb #59393e53
+# %% ../../nbs/results/forest.ipynb #e626a457
 def _forest_key(fig, looks, published, marked):
     "The legend below the panels: series, what hollow means, what a cross means"
     line, none = mpl.lines.Line2D, dict(linestyle='none', color='black')
@@ -34,7 +34,7 @@ def _forest_key(fig, looks, published, marked):
     if marked: handles.append(line([], [], marker='x', markersize=8, label=marked, **none))
     if handles: fig.legend(handles=handles, loc='outside lower center', ncols=4)
 
-# %% ../../nbs/results/forest.ipynb #9c82c7f1
+# %% ../../nbs/results/forest.ipynb #6501911b
 def forest_figure(
     table:pd.DataFrame, # row, metric, value, low, high; optional: series, published, marked (bool)
     marked:str='', # what a mark means, for the legend
@@ -45,17 +45,17 @@ def forest_figure(
     table = pd.DataFrame(dict(series='this run', published=np.nan, marked=False), table.index).assign(**table)
     rows, metrics = list(dict.fromkeys(table.row)), list(dict.fromkeys(table.metric))
     looks = looks_of(list(dict.fromkeys(table.series)))
-    step = .7/len(looks)
+    step, lines = .7/len(looks), 1 + max(o.count('\n') for o in rows)
     with style():
-        size = width, .9 + len(rows)*max(.26, .17*len(looks))
+        size = width, .9 + len(rows)*max(.17 + .12*lines, .17*len(looks))
         fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
         for ax, metric in zip(axes[0], metrics, strict=True):
             for i, (name, look) in enumerate(looks.items()):
                 part = table[(table.metric == metric) & (table.series == name)].drop_duplicates('row')
                 at = np.array([rows.index(o) for o in part.row]) - .35 + step*(i + .5)
                 _draw_series(ax, part, at, look, name)
-            ax.set(xlabel=LABELS.get(metric, metric), yticks=range(len(rows)), yticklabels=rows,
-                   ylim=(len(rows) - .5, -.5))
+            ax.set(xlabel=LABELS.get(metric, metric), yticks=range(len(rows)), ylim=(len(rows) - .5, -.5))
+            ax.set_yticklabels(rows, fontsize=7, linespacing=1)
             if metric in (chance or {}): ax.axvline(chance[metric], color='#808080', linestyle=':', linewidth=1)
             ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
         _forest_key(fig, looks, table.published.notna().any(), marked if table.marked.any() else '')

@@ -42,4 +42,7 @@ def graph(
     starts = {o: g.run('general', f'General.seed{o}', **dict(seed=o, threads=g.threads, name='General') | start)
               for o in seeds}
     runs = train_grid(g, ingested, starts)
-    g.page([g.run('grid', reads=dict(runs=runs, ingested=ingested), **results), audit])
+    shown = {o: v for o, v in g.section('grid').items() if o in ('parts', 'backbone')}
+    g.page([g.run('studies', reads=dict(ingested=ingested), **shown, **g.section('studies')),
+            g.run('grid', reads=dict(runs=runs, ingested=ingested), **results),
+            g.run('regions', reads=dict(runs=runs), **results), audit])
