@@ -15,8 +15,8 @@ from .roc import rank_metrics
 
 # %% ../../nbs/analysis/binary.ipynb #31bec2d9
 #: what `evaluate` computes, in the order of its table
-METRICS = ('accuracy', 'balanced_accuracy', 'precision', 'recall', 'specificity', 'npv', 'f1', 'kappa', 'auc',
-           'average_precision', 'brier', 'calibration_error')
+METRICS = ('accuracy', 'balanced_accuracy', 'precision', 'recall', 'specificity', 'npv', 'f1', 'macro_f1', 'kappa',
+           'auc', 'average_precision', 'brier', 'calibration_error')
 
 # %% ../../nbs/analysis/binary.ipynb #45e5eb03
 def cluster_sums(
@@ -63,6 +63,7 @@ def measure(
 REASONS = dict(
     precision='no case was called positive', npv='no case was called negative', recall='no positive case',
     average_precision='no positive case', specificity='no negative case', f1='no case is positive or was called so',
+    macro_f1='truth and calls hold one and the same class only',
     kappa='truth and calls hold one and the same class only')
 
 # %% ../../nbs/analysis/binary.ipynb #b5b1184e
@@ -108,7 +109,7 @@ def edge_interval(
 # %% ../../nbs/analysis/binary.ipynb #5cfe4303
 #: classes (1 positive, 0 negative) without which a metric says little
 RESTS_ON = dict(precision=(1,), recall=(1,), f1=(1,), average_precision=(1,), specificity=(0,), npv=(0,),
-                auc=(1, 0), kappa=(1, 0), balanced_accuracy=(1, 0))
+                auc=(1, 0), kappa=(1, 0), macro_f1=(1, 0), balanced_accuracy=(1, 0))
 
 def few_cases(
     metric:str, # its name

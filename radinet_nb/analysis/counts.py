@@ -25,14 +25,15 @@ def count_metrics(
     fn, # false negatives
     tn, # true negatives
 )->dict: # metric -> array of the same shape
-    "Accuracy, balanced accuracy, precision, recall, specificity, npv, F1 and Cohen's kappa from the four counts"
+    "Accuracy, balanced accuracy, precision, recall, specificity, npv, F1 (also macro) and kappa from the four counts"
     tp, fp, fn, tn = (np.asarray(o, float) for o in (tp, fp, fn, tn))
     n = tp+fp+fn+tn
     # kappa = (po-pe)/(1-pe), multiplied out so that only whole numbers meet before the division
     chance = (tp+fp)*(tp+fn) + (fn+tn)*(fp+tn)
     recall, specificity = ratio(tp, tp+fn), ratio(tn, tn+fp)
+    f1, f1_negative = ratio(2*tp, 2*tp+fp+fn), ratio(2*tn, 2*tn+fp+fn)
     return dict(accuracy=ratio(tp+tn, n), balanced_accuracy=(recall+specificity)/2, precision=ratio(tp, tp+fp),
-                recall=recall, specificity=specificity, npv=ratio(tn, tn+fn), f1=ratio(2*tp, 2*tp+fp+fn),
+                recall=recall, specificity=specificity, npv=ratio(tn, tn+fn), f1=f1, macro_f1=(f1+f1_negative)/2,
                 kappa=ratio(n*(tp+tn)-chance, n*n-chance))
 
 # %% ../../nbs/analysis/counts.ipynb #adf2695d

@@ -65,7 +65,7 @@ def shortcut_scores(
     features:np.ndarray, # rows x numbers
     studies:pd.DataFrame, # the same rows, with label and split
     seed:int=0, # of the model
-)->pd.DataFrame: # predictions of the labelled test rows: patient, target, probability, and hardware where known
+)->pd.DataFrame: # predictions of the labelled test rows: the names of a case, target, probability, hardware if known
     "What a small model makes of them; `InputError` where training rows lack a class"
     known = studies['label'].notna().to_numpy(bool)
     train, test = (known & (studies['split'] == o).to_numpy(bool) for o in ('train', 'test'))
@@ -73,7 +73,8 @@ def shortcut_scores(
     if len(np.unique(y[train])) < 2:
         raise InputError('training rows hold one class only', 'shortcuts', 'split again, or take other body parts')
     model = shortcut_model(seed).fit(features[train], y[train])
-    keep = studies.loc[test, ['patient', *(['hardware'] if 'hardware' in studies else [])]]
+    names = 'collection', 'patient', 'study', 'view', 'body_part', 'split', 'hardware'
+    keep = studies.loc[test, [o for o in names if o in studies]]
     return keep.assign(target=y[test], probability=model.predict_proba(features[test])[:, 1]).reset_index(drop=True)
 
 # %% ../../nbs/analysis/shortcuts.ipynb #d7f30c10

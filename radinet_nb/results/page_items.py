@@ -118,7 +118,7 @@ def _in_reading_order(frame, interval)->pd.DataFrame:
 
 # %% ../../nbs/results/page_items.ipynb #2509bb7e
 NAMES = dict(value='ours', p_holm='p (Holm)', seed_sd='SD over seeds', stated='difference stated', auc='AUC', f1='F1',
-             kappa='κ', tp='TP', fp='FP', fn='FN', tn='TN')
+             macro_f1='macro F1', kappa='κ', tp='TP', fp='FP', fn='FN', tn='TN')
 #: columns of sentences that would make every row of a page five lines high: the CSV has them
 REMARKS = ('published_note', 'why')
 

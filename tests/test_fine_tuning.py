@@ -1,0 +1,122 @@
+"Ways of fine-tuning: each is what its paper says, is recorded, goes on after a kill, and refuses wrong use."
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.callback.core import Callback
+from PIL import Image
+
+from radinet_nb.data.cache import build_cache
+from radinet_nb.data.runs import load_run
+from radinet_nb.data.studies import split_studies, study_table
+from radinet_nb.errors import InputError
+from radinet_nb.learning.stages import stage_from_parameters
+from radinet_nb.learning.transfer import train_stage
+from radinet_nb.learning.weights import load_weights
+
+torch.set_num_threads(1)
+SMALL = dict(backbone='densenet51', batch_size=8, threads=1, seed=3, device='cpu', lr=.002, warmup=1, epochs=2)
+
+
+def train(studies, cache, out='', **params):
+    "A stage by its flat parameters, as the notebook takes them"
+    return train_stage(stage_from_parameters(params), studies, cache, out)
+
+
+@pytest.fixture(scope='module')
+def wrists(tmp_path_factory):
+    "60 patients, fractured or not by a bright spot"
+    folder, rng = tmp_path_factory.mktemp('wrists'), np.random.default_rng(0)
+    rows = []
+    for i in range(60):
+        x = rng.normal(90, 20, (32, 32))
+        if i % 2 == 0: x[8:14, 8:14] += 120
+        Image.fromarray(x.clip(0, 255).astype(np.uint8)).save(folder/f'{i:03}.png')
+        rows.append(dict(patient=f'p{i}', study=f's{i}', view='frontal', body_part='wrist', label=int(i % 2 == 0),
+                         path=str(folder/f'{i:03}.png')))
+    studies = split_studies(study_table(rows, collection='toy'), shares=(.6, .2, .2), seed=0)
+    return studies, build_cache(studies, folder/'cache', 32, jobs=1)
+
+
+@pytest.fixture(scope='module')
+def sources(wrists, tmp_path_factory):
+    "Runs to start from, by backbone"
+    made = {}
+
+    def source(backbone='densenet51'):
+        if backbone not in made:
+            out = tmp_path_factory.mktemp('source')/backbone
+            made[backbone] = train(*wrists, out, **SMALL | dict(backbone=backbone, warmup=0, epochs=1)).folder
+        return str(made[backbone])
+    return source
+
+
+class KillAfterEpoch(Callback):
+    "SIGKILL when so many epochs are done and the checkpoint is written"
+    order = 70
+
+    def __init__(self, epochs): self.epochs = epochs
+
+    def after_epoch(self):
+        if self.learn.epochs_done == self.epochs: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(kill_after, *args, **kwargs):
+    "Train in a process of its own that is killed after so many epochs; its exit code"
+    def child():
+        import radinet_nb.learning.transfer as transfer
+        make = transfer.make_learner
+        transfer.make_learner = lambda *a, **k: make(*a, **k).add_cb(KillAfterEpoch(kill_after))
+        train(*args, **kwargs)
+    process = multiprocessing.get_context('fork').Process(target=child, daemon=True)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+WAYS = dict(l2sp=dict(l2sp_alpha=.1, l2sp_beta=.01))
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_killed_in_every_phase_it_ends_the_same(way, wrists, sources, tmp_path):
+    kwargs = SMALL | WAYS[way]
+    kwargs['source'] = sources(kwargs['backbone'])
+    whole = train(*wrists, tmp_path/'whole', **kwargs)
+    for at in 1, 2: assert in_child(at, *wrists, tmp_path/'killed', **kwargs) == -signal.SIGKILL
+    assert in_child(0, *wrists, tmp_path/'killed', **kwargs) == 0
+    killed = load_run(tmp_path/'killed')
+    assert killed.record['resumed'] == [1, 2] and whole.record['resumed'] == []
+    for one, other in (killed.history, whole.history), (killed.predictions, whole.predictions):
+        pd.testing.assert_frame_equal(one.drop(columns='run'), other.drop(columns='run'), check_exact=True)
+    assert killed.weights.read_bytes() == whole.weights.read_bytes()
+
+
+def test_l2sp_is_recorded_and_holds_the_body_near_its_start(wrists, sources, tmp_path):
+    found = {}
+    for alpha in 0., 100.:
+        run = train(*wrists, tmp_path/str(alpha), source=sources(), l2sp_alpha=alpha, **SMALL)
+        before, after = load_weights(load_run(sources()).weights), load_weights(run.weights)
+        found[alpha] = sum(float((after[k] - before[k]).square().sum()) for k in after
+                           if k.startswith('body.') and k.rpartition('.')[2] in ('weight', 'bias'))
+    assert found[100.] < found[0.]/2
+    told = run.record['l2sp']
+    assert (told['alpha'], told['beta']) == (100., 0.)
+    assert told['penalty'] == pytest.approx(50*found[100.], rel=1e-4)
+    assert 'l2sp' not in load_run(tmp_path/'0.0').record
+
+
+WRONG = [(dict(source='x', body_init='he'), 'leave it empty, or name no source'),
+         (dict(body_init='xavir'), "body_init 'xavir' is unknown; did you mean xavier?"),
+         (dict(l2sp_alpha=-1.), 'a penalty of -1.0; choose 0'),
+         (dict(l2sp_beta=-1.), 'a penalty of -1.0; choose 0'),
+         (dict(l2sp_alpha=.1), 'nothing is carried, so there is no start to stay near')]
+
+
+@pytest.mark.parametrize('wrong, message', WRONG)
+def test_wrong_use_is_told_in_one_line(wrong, message):
+    with pytest.raises(InputError) as e: stage_from_parameters(wrong)
+    assert message in str(e.value) and '\n' not in str(e.value)
