@@ -7,6 +7,7 @@ __all__ = ['TRAINING_FACTS', 'KEPT', 'kept_epoch', 'trainings_behind', 'records_
 
 # %% ../../nbs/results/kept.ipynb #8b66b018
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -63,17 +64,20 @@ def keep_results(
     figures:str|Path, # folder in the repository, made anew paper by paper
     items:dict, # paper to its items: id to an object with notebook, key, kind and radiographs
 )->list[Path]: # the files written
-    "Keep tables (CSV), figures (PNG) and records of every paper's items; radiographs of a real collection are not kept"
+    "Keep each item's table (CSV) and figure (PNG) by its name, and the records; no radiographs of a real collection"
     runs, figures, written = Path(runs), Path(figures), []
     for paper, found in items.items():
         if not (runs/paper).is_dir(): continue
         shutil.rmtree(figures/paper, ignore_errors=True)
         (figures/paper).mkdir(parents=True)
-        for item in found.values():
+        shared = Counter((item.notebook, item.key) for item in found.values())
+        for name, item in found.items():
             folder = runs/paper/item.notebook/'main'
             if not (folder/'record.json').exists(): continue
             if item.radiographs and not load_run(folder).record.get('synthetic'): continue
-            paths = [folder/f'{item.key}.{suffix}' for suffix in ('csv', 'png')]
-            written += [Path(shutil.copy(path, figures/paper)) for path in paths if path.exists()]
+            both = shared[item.notebook, item.key] == 1 # else the table and the figure of one key are two items
+            for suffix in ('csv', 'png') if both else (dict(table='csv', figure='png')[item.kind],):
+                path = folder/f'{item.key}.{suffix}'
+                if path.exists(): written.append(Path(shutil.copy(path, figures/paper/f'{name}.{suffix}')))
         write_json(figures/paper/'records.json', records_of(runs/paper))
     return written

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MURA_DENSENET169', 'REGION_METRICS', 'validation_table', 'regions_table', 'least_region']
 
-# %% ../../../nbs/papers/sood2021/region_tables.ipynb #e6da7911
+# %% ../../../nbs/papers/sood2021/region_tables.ipynb #ef77c5b7
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from ...results.performance import average_seeds, by_model, model_table
 
-# %% ../../../nbs/papers/sood2021/region_tables.ipynb #b75ac2c0
+# %% ../../../nbs/papers/sood2021/region_tables.ipynb #e2daeb27
 def validation_table(
     runs:list, # trainings of any models, with predictions by study
 )->pd.DataFrame: # model, validation_auc (mean over seeds), seed_sd, seeds; best first
@@ -26,7 +26,7 @@ def validation_table(
                  seeds=len(found)) for model, group in by_model(runs).items() for found in [[auc(o) for o in group]]]
     return pd.DataFrame(rows).sort_values('validation_auc', ascending=False, kind='stable').reset_index(drop=True)
 
-# %% ../../../nbs/papers/sood2021/region_tables.ipynb #97e92c79
+# %% ../../../nbs/papers/sood2021/region_tables.ipynb #d5114c9b
 #: Cohen's kappa by study on MURA's public validation set, of the public DenseNet-169 that others trained
 MURA_DENSENET169 = dict(shoulder=.54, elbow=.72, humerus=.72, hand=.43, wrist=.71, forearm=.65, finger=.59) | {
     'all regions': .629}
@@ -55,7 +55,7 @@ def regions_table(
     first = ['region', 'metric', 'value', 'low', 'high', 'constant', 'densenet169']
     return table[[*first, *table.columns.drop(first)]]
 
-# %% ../../../nbs/papers/sood2021/region_tables.ipynb #cac3308a
+# %% ../../../nbs/papers/sood2021/region_tables.ipynb #653c8d49
 def least_region(
     table:pd.DataFrame, # of `regions_table`
     limit:float=.7, # that Section 7 says every region exceeds
