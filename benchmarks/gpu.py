@@ -7,7 +7,7 @@
   Reported are medians of the rounds and of the ratios within a round, and the share of the card's peak: operations of
   the step (`torch.utils.flop_counter`) against a matrix product of bfloat16 measured beside it.
 - `memory`: the most that a step takes at three batch sizes, beside what `check_batch` reckons with.
-- `stage`: a stage by either schedule, as papermill runs it; its weights give the same probabilities on the CPU.
+- `stage`: a stage by either schedule; its weights give the same probabilities on the CPU.
 - `similarity`: the grid of 16 x 16 layers, on the card and on the CPU.
 - `features`: a frozen body over a cache, against its bare forward pass on resident tensors.
 - `fractals`: images of the fractal start drawn in a second.
@@ -89,7 +89,7 @@ def step(args, device):
         if device.type == 'cuda': theirs.to_bf16()
         bare, flops = bare_step(args, device)
         n = args.images*3//4//args.batch
-        contestants = dict(bare=lambda: seconds(bare, device, n), ours=lambda: training.timed(ours)[0],
+        contestants = dict(bare=lambda: n*seconds(bare, device, n), ours=lambda: training.timed(ours)[0],
                            fastai=lambda: training.timed(theirs)[0])
         times = {k: [] for k in contestants}
         for i in range(-1, args.rounds): # the first round warms up
