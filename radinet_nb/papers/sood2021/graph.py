@@ -23,7 +23,8 @@ def train_grid(
     names = {row['key']: name for name, row in CONFIGURATIONS.items()}
     for key in g.option('whole', []):
         if key not in BODY_INITS:
-            raise InputError(f'no row {key!r} names an initialization', 'whole', f'did you mean {nearest(key, BODY_INITS)}?')
+            raise InputError(f'no row {key!r} names an initialization', 'whole',
+                             f'did you mean {nearest(key, BODY_INITS)}?')
         stages[f'{key}_whole'] = configuration_stage(names[key], section, whole=True)
     def source(key, seed): return '' if key.endswith('_whole') else starts[seed]
     return [g.run('stage', f'{key}.seed{seed}', dict(ingested=ingested, source=source(key, seed)),

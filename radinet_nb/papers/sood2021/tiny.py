@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tiny_grid']
 
-# %% ../../../nbs/papers/sood2021/tiny.ipynb #8751980a
+# %% ../../../nbs/papers/sood2021/tiny.ipynb #6de17f2a
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -16,7 +16,7 @@ from ...learning.stages import stage_from_parameters
 from ...learning.transfer import run_chain
 from .configurations import CONFIGURATIONS, PROBE, configuration_stage, probe_stage
 
-# %% ../../../nbs/papers/sood2021/tiny.ipynb #13f39841
+# %% ../../../nbs/papers/sood2021/tiny.ipynb #7d0d8130
 def tiny_grid(
     ingested:str|Path, # folder of an ingest run
     rows:tuple=(*CONFIGURATIONS, PROBE), # which
