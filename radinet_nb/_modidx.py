@@ -1848,6 +1848,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'radinet_nb/learning/schedules.py'),
                                                'radinet_nb.learning.schedules.fit_schedule': ( 'learning/schedules.html#fit_schedule',
                                                                                                'radinet_nb/learning/schedules.py'),
+                                               'radinet_nb.learning.schedules.lp_ft_schedule': ( 'learning/schedules.html#lp_ft_schedule',
+                                                                                                 'radinet_nb/learning/schedules.py'),
                                                'radinet_nb.learning.schedules.paper_schedule': ( 'learning/schedules.html#paper_schedule',
                                                                                                  'radinet_nb/learning/schedules.py'),
                                                'radinet_nb.learning.schedules.plateau_of': ( 'learning/schedules.html#plateau_of',

@@ -78,7 +78,7 @@ def in_child(kill_after, *args, **kwargs):
     return process.exitcode
 
 
-WAYS = dict(l2sp=dict(l2sp_alpha=.1, l2sp_beta=.01))
+WAYS = dict(l2sp=dict(l2sp_alpha=.1, l2sp_beta=.01), lp_ft=dict(schedule='lp_ft', head_depth=1))
 
 
 @pytest.mark.parametrize('way', WAYS)
@@ -109,10 +109,21 @@ def test_l2sp_is_recorded_and_holds_the_body_near_its_start(wrists, sources, tmp
     assert 'l2sp' not in load_run(tmp_path/'0.0').record
 
 
+def test_the_linear_probe_of_a_stage_leaves_the_body_to_the_bit_and_ends_by_its_own_rule(wrists, sources, tmp_path):
+    probe = dict(schedule='lp_ft', head_depth=1, warmup=60, epochs=0, probe_lr=.05, stop=3)
+    run = train(*wrists, tmp_path/'probe', **SMALL | probe, source=sources())
+    before, after = load_weights(load_run(sources()).weights), load_weights(run.weights)
+    assert all(torch.equal(before[k], after[k]) for k in after if k.startswith('body.'))
+    assert run.record['training']['ended_by'] == 'own rule' and len(run.history) < 60
+    assert run.record['schedule'].startswith('linear probe: the head at 5e-02 for up to 60 epochs')
+
+
 WRONG = [(dict(source='x', body_init='he'), 'leave it empty, or name no source'),
          (dict(body_init='xavir'), "body_init 'xavir' is unknown; did you mean xavier?"),
          (dict(l2sp_alpha=-1.), 'a penalty of -1.0; choose 0'),
          (dict(l2sp_beta=-1.), 'a penalty of -1.0; choose 0'),
+         (dict(schedule='lp_ft', source='x'), 'a linear probe has a head of one layer; set head_depth to 1'),
+         (dict(schedule='lp_ft', head_depth=1), 'lp_ft probes what was carried, and nothing is'),
          (dict(l2sp_alpha=.1), 'nothing is carried, so there is no start to stay near')]
 
 

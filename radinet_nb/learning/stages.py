@@ -15,7 +15,7 @@ from inspect import signature
 from ..errors import InputError
 from .networks import NetworkSpec
 from .regularization import check_penalty
-from .schedules import Phase, paper_schedule, staged_schedule
+from .schedules import Phase, lp_ft_schedule, paper_schedule, staged_schedule
 from .tasks import FRACTURE, TASKS, Task, task_named
 
 # %% ../../nbs/learning/stages.ipynb #4a86c318
@@ -73,7 +73,7 @@ NETWORK_PARAMETERS = {'backbone': 'backbone', 'head': 'head', 'head_depth': 'dep
                       'input_mean': 'mean', 'input_std': 'std', 'body_init': 'body_init'}
 RENAMED = ('start', 'network', 'schedule') # fields that have other names among the parameters
 STAGE_PARAMETERS = {'source': 'start'} | {o.name: o.name for o in fields(Stage) if o.name not in RENAMED}
-SCHEDULES = {'paper': paper_schedule, 'staged': staged_schedule}
+SCHEDULES = {'paper': paper_schedule, 'staged': staged_schedule, 'lp_ft': lp_ft_schedule}
 SCHEDULE_PARAMETERS = {'schedule', *(k for o in SCHEDULES.values() for k in signature(o).parameters)} - {'random_start'}
 DATA_PARAMETERS = ('ingested', 'annotated', 'unit', 'collections', 'out') # of the notebook: rows, images, folder
 
@@ -91,14 +91,16 @@ def check_parameter_names(
 def schedule_from_parameters(
     params:dict, # flat parameters; those of another schedule are not looked at
 )->tuple: # of `Phase`
-    "The phases of `paper` or `staged`, or of a list of phases; `InputError` for another name"
+    "The phases of `paper`, `staged` or `lp_ft`, or of a list of phases; `InputError` for another name"
     name, random_start = params.get('schedule') or 'paper', not params.get('source')
     if not isinstance(name, str): return tuple(Phase(**o) if isinstance(o, dict) else o for o in name)
     if name not in SCHEDULES:
-        raise InputError(f'no schedule is called {name!r}', where='schedule', mend=f'write {" or ".join(SCHEDULES)}')
+        raise InputError(f'no schedule is called {name!r}', where='schedule', mend=f'write {", ".join(SCHEDULES)}')
+    if name == 'lp_ft' and params.get('head_depth', NetworkSpec.depth) != 1:
+        raise InputError('a linear probe has a head of one layer', 'head_depth', 'set head_depth to 1')
     make, free = SCHEDULES[name], params.get('free')
     if free and 'free' not in signature(make).parameters:
-        raise InputError(f'{name} decides itself what is free', 'free', 'leave it empty, or choose the schedule paper')
+        raise InputError(f'{name} decides itself what is free', 'free', 'leave it empty, or choose paper or lp_ft')
     scale = {k: params[k] for k in signature(make).parameters if k in params and (k != 'free' or free)}
     return tuple(make(random_start=random_start, **scale))
 

@@ -80,8 +80,8 @@ def callback_facts(
     learn:StageLearner, # after its training, with the weights that are kept
 )->dict: # empty where nothing was asked
     "What the record says of those callbacks"
-    found = [o for o in learn.cbs if isinstance(o, L2SP)]
-    return {'l2sp': dict(alpha=o.alpha, beta=o.beta, penalty=o.penalty()) for o in found}
+    l2sp = next((o for o in learn.cbs if isinstance(o, L2SP)), None)
+    return dict(l2sp=dict(alpha=l2sp.alpha, beta=l2sp.beta, penalty=l2sp.penalty())) if l2sp else {}
 
 # %% ../../nbs/learning/transfer.ipynb #9a36a34f
 def stage_learner(
