@@ -131,3 +131,12 @@ WRONG = [(dict(source='x', body_init='he'), 'leave it empty, or name no source')
 def test_wrong_use_is_told_in_one_line(wrong, message):
     with pytest.raises(InputError) as e: stage_from_parameters(wrong)
     assert message in str(e.value) and '\n' not in str(e.value)
+
+
+def test_a_collapse_is_said_once_while_it_trains_and_recorded(wrists, tmp_path):
+    "At a rate of next to nothing the network stays as it was drawn: one answer in every epoch"
+    with pytest.warns(UserWarning, match='one answer for 3 epochs') as said:
+        run = train(*wrists, tmp_path/'run', **SMALL | dict(lr=1e-9, warmup=0, epochs=5, stop=9))
+    assert len([o for o in said if 'one answer' in str(o.message)]) == 1 and '\n' not in str(said[-1].message)
+    told = run.record['training']
+    assert told['collapsed'] and told['did_not_train'] and told['collapsed_epochs'] == run.history.collapsed.sum() >= 3
