@@ -78,7 +78,8 @@ def in_child(kill_after, *args, **kwargs):
     return process.exitcode
 
 
-WAYS = dict(l2sp=dict(l2sp_alpha=.1, l2sp_beta=.01), lp_ft=dict(schedule='lp_ft', head_depth=1))
+WAYS = dict(l2sp=dict(l2sp_alpha=.1, l2sp_beta=.01), lp_ft=dict(schedule='lp_ft', head_depth=1),
+            auto_rgn=dict(auto_rgn=True))
 
 
 @pytest.mark.parametrize('way', WAYS)
@@ -124,6 +125,7 @@ WRONG = [(dict(source='x', body_init='he'), 'leave it empty, or name no source')
          (dict(l2sp_beta=-1.), 'a penalty of -1.0; choose 0'),
          (dict(schedule='lp_ft', source='x'), 'a linear probe has a head of one layer; set head_depth to 1'),
          (dict(schedule='lp_ft', head_depth=1), 'lp_ft probes what was carried, and nothing is'),
+         (dict(schedule='staged', auto_rgn=True, source='x'), 'sets the rates of its blocks itself'),
          (dict(l2sp_alpha=.1), 'nothing is carried, so there is no start to stay near')]
 
 

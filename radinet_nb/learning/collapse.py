@@ -27,5 +27,5 @@ def warn_of_collapse(
     "Warn in one line in the epoch after which a training is first called collapsed, and at no other"
     lasting = [all(collapsed[i:i + PATIENCE]) for i in range(len(collapsed) - PATIENCE + 1)]
     if sum(lasting) != 1 or not lasting[-1]: return
-    warnings.warn(f'the network has given all validation cases one answer for {PATIENCE} epochs: lower the learning rate, '
+    warnings.warn(f'the network has given all validation cases one answer for {PATIENCE} epochs: lower the rate, '
                   'or begin from other weights', stacklevel=2)

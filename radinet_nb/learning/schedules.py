@@ -22,6 +22,7 @@ from .blocks import blocks, free_blocks
 from .callbacks import History, Plateau
 from .checkpoints import Checkpoint
 from .frozen import cached_features
+from .gradients import AutoRates
 
 # %% ../../nbs/learning/schedules.ipynb #f7c6f11d
 @dataclass(frozen=True)
@@ -41,9 +42,15 @@ class Phase:
     min_gain: float = 0. # how far below the last minimum of the validation loss a new one lies (plateau)
     cache_frozen_features: bool = False # under a frozen body: no augmentation, so that it sees every image only once
     from_best: bool = False # begin with the best weights of the phases before, not with their last
+    auto_rgn: bool = False # rates of the blocks by relative gradient norm, the largest at `lr` (plateau)
+
+    def __post_init__(self):
+        if self.auto_rgn and (self.policy != 'plateau' or self.lr_stem is not None):
+            raise InputError(f'{self.name} sets the rates of its blocks itself', 'auto_rgn', 'choose paper or lp_ft')
 
     def __str__(self):
         rate = f'{self.lr:.0e}' if self.lr_stem is None else f'{self.lr_stem:.0e} (first) to {self.lr:.0e} (head)'
+        if self.auto_rgn: rate += ' at most, by relative gradient norm,'
         if self.free.startswith(('last', 'first')): free = f'the head and the {self.free} blocks'
         else: free = {'all': 'everything', 'head': 'the head'}.get(self.free, self.free)
         gain = f'gain of {self.min_gain:g}' if self.min_gain else 'gain'
@@ -165,7 +172,8 @@ def fit_phase(
     if phase.from_best and history.best and not learn.first_epoch: learn.model.load_state_dict(history.best)
     # before features are kept, so that they are to the bit what the body gives later
     learn.model.to(memory_format=torch.channels_last)
-    rates, cbs = block_rates(phase, learns), [o for o in (history, plateau, checkpoint) if o]
+    auto = AutoRates(learns) if phase.auto_rgn else None
+    rates, cbs = block_rates(phase, learns), [o for o in (history, plateau, checkpoint, auto) if o]
     learn.create_opt()
     with cached_features(learn, phase.cache_frozen_features) if cache_features else nullcontext():
         if phase.policy == 'one_cycle': learn.fit_one_cycle(phase.epochs, lr_max=np.array(rates), cbs=cbs)
