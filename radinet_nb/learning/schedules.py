@@ -18,6 +18,7 @@ from fastai.callback.schedule import *  # noqa: F403 - patches fit_one_cycle int
 from fastai.learner import Learner
 
 from ..errors import InputError
+from .averages import MovingAverage
 from .blocks import blocks, free_blocks
 from .callbacks import History, Plateau
 from .checkpoints import Checkpoint
@@ -166,7 +167,8 @@ def fit_phase(
     learns = free_blocks(learn.model, phase.free)
     history.phase, history.learns, history.names = phase.name, learns, list(blocks(learn.model))
     plateau = plateau_of(phase) if phase.policy == 'plateau' else None
-    parts = {'history': history} | ({'plateau': plateau} if plateau else {})
+    average = next((o for o in learn.cbs if isinstance(o, MovingAverage)), None)
+    parts = {k: v for k, v in dict(history=history, plateau=plateau, average=average).items() if v}
     learn.first_epoch = checkpoint.resume(number, parts, learn.model) if checkpoint else 0
     if learn.first_epoch is None: return
     if phase.from_best and history.best and not learn.first_epoch: learn.model.load_state_dict(history.best)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from inspect import signature
 
 from ..errors import InputError
+from .averages import check_decay
 from .networks import NetworkSpec
 from .regularization import check_penalty
 from .schedules import Phase, lp_ft_schedule, paper_schedule, staged_schedule
@@ -25,6 +26,7 @@ def check_choices(
     "`InputError` for choices of a stage that cannot be, or exclude each other"
     start, drawn = stage.start, stage.network.body_init
     check_penalty(stage.l2sp_alpha, stage.l2sp_beta, start)
+    check_decay(stage.ema)
     if start and drawn:
         raise InputError(f'the body is drawn by {drawn} and carried from {start}', 'body_init',
                          'leave it empty, or name no source; head_init draws the head alone')
@@ -45,6 +47,7 @@ class Stage:
     augmentation:float = 1. # strength of the training images' changes; 0: none
     l2sp_alpha:float = 0. # pull of carried weights to the start (L2-SP), see `regularization`
     l2sp_beta:float = 0. # pull of new weights to zero
+    ema:float = 0. # decay of a moving average of the weights, which is then validated and kept; 0: none
     precision:str = 'auto' # as `make_learner` takes it
     compiled:bool = False # with torch.compile: slow to begin, quicker on a GPU
     seed:int = 0 # of weights, order, augmentation and folds
