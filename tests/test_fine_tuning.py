@@ -78,7 +78,8 @@ def in_child(kill_after, *args, **kwargs):
     return process.exitcode
 
 
-WAYS = dict(l2sp=dict(l2sp_alpha=.1, l2sp_beta=.01))
+WAYS = dict(l2sp=dict(l2sp_alpha=.1, l2sp_beta=.01), lp_ft=dict(schedule='lp_ft', head_depth=1),
+            auto_rgn=dict(auto_rgn=True), ema=dict(ema=.8))
 
 
 @pytest.mark.parametrize('way', WAYS)
@@ -109,10 +110,37 @@ def test_l2sp_is_recorded_and_holds_the_body_near_its_start(wrists, sources, tmp
     assert 'l2sp' not in load_run(tmp_path/'0.0').record
 
 
+def test_the_linear_probe_of_a_stage_leaves_the_body_to_the_bit_and_ends_by_its_own_rule(wrists, sources, tmp_path):
+    probe = dict(schedule='lp_ft', head_depth=1, warmup=60, epochs=0, probe_lr=.05, stop=3)
+    run = train(*wrists, tmp_path/'probe', **SMALL | probe, source=sources())
+    before, after = load_weights(load_run(sources()).weights), load_weights(run.weights)
+    assert all(torch.equal(before[k], after[k]) for k in after if k.startswith('body.'))
+    assert run.record['training']['ended_by'] == 'own rule' and len(run.history) < 60
+    assert run.record['schedule'].startswith('linear probe: the head at 5e-02 for up to 60 epochs')
+
+
+def test_a_moving_average_says_so_and_is_what_the_predictions_come_from(wrists, sources, tmp_path):
+    "The frozen body is the source's to the bit, running statistics and counts too"
+    run = train(*wrists, tmp_path/'ema', source=sources(), ema=.9, **SMALL | dict(free='head'))
+    assert run.record['weights_kept'].startswith('moving average over steps, decay 0.9')
+    before, after = load_weights(load_run(sources()).weights), load_weights(run.weights)
+    assert all(torch.equal(before[k], after[k]) for k in after if k.startswith('body.'))
+    plain = train(*wrists, tmp_path/'plain', source=sources(), **SMALL | dict(free='head'))
+    assert not torch.equal(load_weights(plain.weights)['head.0.weight'], after['head.0.weight'])
+    assert (plain.history.train_loss == run.history.train_loss).all() # the average looks on
+    valid = run.predictions[run.predictions.split == 'valid']
+    loss = -np.log(np.where(valid.target == 1, valid.probability, 1 - valid.probability)).mean()
+    assert loss == pytest.approx(run.history.valid_loss.min(), abs=.02)
+
+
 WRONG = [(dict(source='x', body_init='he'), 'leave it empty, or name no source'),
          (dict(body_init='xavir'), "body_init 'xavir' is unknown; did you mean xavier?"),
          (dict(l2sp_alpha=-1.), 'a penalty of -1.0; choose 0'),
          (dict(l2sp_beta=-1.), 'a penalty of -1.0; choose 0'),
+         (dict(schedule='lp_ft', source='x'), 'a linear probe has a head of one layer; set head_depth to 1'),
+         (dict(schedule='lp_ft', head_depth=1), 'lp_ft probes what was carried, and nothing is'),
+         (dict(ema=1.), 'a decay of 1.0; choose 0'),
+         (dict(schedule='staged', auto_rgn=True, source='x'), 'sets the rates of its blocks itself'),
          (dict(l2sp_alpha=.1), 'nothing is carried, so there is no start to stay near')]
 
 
@@ -120,3 +148,12 @@ WRONG = [(dict(source='x', body_init='he'), 'leave it empty, or name no source')
 def test_wrong_use_is_told_in_one_line(wrong, message):
     with pytest.raises(InputError) as e: stage_from_parameters(wrong)
     assert message in str(e.value) and '\n' not in str(e.value)
+
+
+def test_a_collapse_is_said_once_while_it_trains_and_recorded(wrists, tmp_path):
+    "At a rate of next to nothing the network stays as it was drawn: one answer in every epoch"
+    with pytest.warns(UserWarning, match='one answer for 3 epochs') as said:
+        run = train(*wrists, tmp_path/'run', **SMALL | dict(lr=1e-9, warmup=0, epochs=5, stop=9))
+    assert len([o for o in said if 'one answer' in str(o.message)]) == 1 and '\n' not in str(said[-1].message)
+    told = run.record['training']
+    assert told['collapsed'] and told['did_not_train'] and told['collapsed_epochs'] == run.history.collapsed.sum() >= 3

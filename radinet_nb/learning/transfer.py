@@ -20,6 +20,7 @@ from ..data.loaders import dataloaders, eval_loader
 from ..data.runs import OpenRun, Run, load_run, run_key
 from ..data.studies import fingerprint, split_studies, study_table
 from ..errors import InputError
+from .averages import MovingAverage
 from .blocks import free_parameters
 from .carried import carry_table
 from .checkpoints import Checkpoint, open_checkpoint, remove_checkpoints
@@ -74,14 +75,17 @@ def stage_callbacks(
 )->list: # callbacks
     "What a stage asks of its training beyond the schedule"
     penalty = stage.l2sp_alpha or stage.l2sp_beta
-    return [L2SP(network, carried, stage.l2sp_alpha, stage.l2sp_beta)] if penalty else []
+    res = [L2SP(network, carried, stage.l2sp_alpha, stage.l2sp_beta)] if penalty else []
+    return [*res, MovingAverage(stage.ema)] if stage.ema else res
 
 def callback_facts(
     learn:StageLearner, # after its training, with the weights that are kept
-)->dict: # empty where nothing was asked
+)->dict: # `weights_kept`, and `l2sp` where it was asked for
     "What the record says of those callbacks"
-    found = [o for o in learn.cbs if isinstance(o, L2SP)]
-    return {'l2sp': dict(alpha=o.alpha, beta=o.beta, penalty=o.penalty()) for o in found}
+    l2sp, average = (next((o for o in learn.cbs if isinstance(o, kind)), None) for kind in (L2SP, MovingAverage))
+    kept = f'moving average over steps, decay {average.decay:g}' if average else 'of one step'
+    told = dict(weights_kept=f'{kept}, after the epoch with the lowest validation loss')
+    return told | (dict(l2sp=dict(alpha=l2sp.alpha, beta=l2sp.beta, penalty=l2sp.penalty())) if l2sp else {})
 
 # %% ../../nbs/learning/transfer.ipynb #9a36a34f
 def stage_learner(
