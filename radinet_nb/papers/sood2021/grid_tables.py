@@ -6,7 +6,7 @@
 __all__ = ['GRID_METRICS', 'COLLAPSED', 'grid_order', 'fig4_table', 'trainings_table', 'collapsed_text', 'fig4_layout',
            'grid_differences', 'baseline_runs', 'baselines_table']
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #55e4802d
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #fe252e30
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,11 +21,11 @@ from ...results.by_study import study_predictions
 from ...results.performance import by_model, model_table, paired_differences
 from ...results.trainings import training_facts
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #acc8315e
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #0297cd81
 #: by study: those that the paper prints, those of the positive class alone, of ranks, of agreement, and of calibration
 GRID_METRICS = ('accuracy', 'macro_f1', 'f1', 'auc', 'kappa', 'calibration_error')
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #1646ba10
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #65debbfb
 def grid_order(
     runs:list, # of any rows, any seeds
 )->list: # the same, row by row as in Fig. 4, the head's reading first
@@ -46,7 +46,7 @@ def fig4_table(
     first = ['model', 'reading', 'metric', 'value', 'low', 'high', 'published']
     return table[[*first, *table.columns.drop(first)]]
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #3a753042
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #ddba7d82
 COLLAPSED = .05 # share of the rarer answer below which a network counts as collapsed
 
 def trainings_table(
@@ -61,12 +61,13 @@ def trainings_table(
         model, reading = reading_of(run.record['name'])
         rows.append(dict(
             model=model, reading=reading, seed=run.record.get('seed'), abnormal=abnormal, **found,
-            collapsed=bool(min(abnormal, 1 - abnormal) < COLLAPSED), did_not_train=told.get('did_not_train', False),
+            collapsed=bool(min(abnormal, 1 - abnormal) < COLLAPSED or told.get('collapsed')),
+            did_not_train=told.get('did_not_train', False),
             reason=told.get('reason', ''), epochs=run.record['epochs'], kept=run.record['best_epoch'] + 1,
             ended_by=told.get('ended_by', ''), minutes=run.record['seconds']/60))
     return pd.DataFrame(rows)
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #c0748077
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #24067951
 def _failed(trainings, column)->str: # `none frozen in 1 of 3`; empty: none
     "The rows of which some trainings failed, and how many"
     counts = trainings.groupby(['model', 'reading'], sort=False)[column].agg(['sum', 'size'])
@@ -83,7 +84,7 @@ def collapsed_text(
     said = f'Collapsed to one answer: {collapsed} trainings.' if collapsed else 'No training collapsed to one answer.'
     return f'{said} Did not train: {untrained}.' if untrained else said
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #ed8a6a57
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #15172adc
 def fig4_layout(
     table:pd.DataFrame, # of `fig4_table`
     trainings:pd.DataFrame, # of `trainings_table`
@@ -103,7 +104,7 @@ def fig4_layout(
             'collapsed': f'{bad["sum"]} of {bad["size"]}'})
     return pd.DataFrame(rows)
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #e4917aad
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #d2f1c8e8
 def grid_differences(
     runs:list, # of the rows of Fig. 4, with predictions by study
     **options, # of `paired_differences`
@@ -125,7 +126,7 @@ def grid_differences(
     table = table.assign(stated=stated)
     return table[[*first, 'stated', *table.columns.drop([*first, 'stated'])]]
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #32cc41e5
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #ba1b5d5d
 def baseline_runs(
     studies:pd.DataFrame, # the views that the grid was trained and tested on, with label and split
     cache, # `ImageCache` with all of them
@@ -143,7 +144,7 @@ def baseline_runs(
     return [SimpleNamespace(folder=k, record=dict(name=k), predictions=study_predictions(v.assign(run=k)))
             for k, v in found.items()]
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #91924d88
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #068c9906
 def baselines_table(
     runs:list, # of `baseline_runs`
     **options, # of `evaluate`
