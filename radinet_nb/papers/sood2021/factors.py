@@ -6,7 +6,7 @@
 __all__ = ['DEPTHS', 'STARTS', 'WAYS', 'FACTORS', 'base_setting', 'setting_name', 'setting_key', 'check_factors',
            'factor_settings', 'random_settings', 'setting_stage', 'setting_of']
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #3de51cd9
+# %% ../../../nbs/papers/sood2021/factors.ipynb #bfcc73ce
 import re
 
 import numpy as np
@@ -15,10 +15,10 @@ from ...data.notebooks import nearest
 from ...errors import InputError
 from .configurations import BEST, configuration_stage
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #dd708f2a
+# %% ../../../nbs/papers/sood2021/factors.ipynb #60290686
 #: how much of the network is free, from least to most
 DEPTHS = ('head', 'last 1', 'last 2', 'last 3', 'all')
-STARTS = ('ImageNet', 'nothing', 'body part')
+STARTS = ('general images', 'nothing', 'body part')
 #: way of fine-tuning -> parameters of the stage in which it differs
 WAYS = {'plain': {}, 'LP-FT': dict(schedule='lp_ft', head_depth=1, free=''),
         'gradual unfreezing': dict(schedule='staged', free=''), 'L2-SP': dict(l2sp_alpha=.1, l2sp_beta=.01),
@@ -29,9 +29,9 @@ def base_setting(
     lr:float, # the learning rate of the profile
 )->dict: # free, start, lr, layers, way
     "The setting around which one factor changes: the row with more linear layers"
-    return dict(free='all', start='ImageNet', lr=float(lr), layers=3, way='plain')
+    return dict(free='all', start='general images', lr=float(lr), layers=3, way='plain')
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #f9b95c00
+# %% ../../../nbs/papers/sood2021/factors.ipynb #f8b14155
 def setting_name(
     setting:dict, # free, start, lr, layers, way
 )->str: # what its runs are called
@@ -45,7 +45,7 @@ def setting_key(
     "A setting as a plain name"
     return 'depth_' + re.sub(r'[^\w.]+', '_', setting_name(setting)).lower()
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #c898ad14
+# %% ../../../nbs/papers/sood2021/factors.ipynb #bd1cf65e
 def check_factors(
     factors:dict, # of the profile: factor to its levels
 ):
@@ -65,15 +65,15 @@ def _of_way(setting)->dict:
     if setting['way'] == 'LP-FT': setting = setting | dict(layers=1)
     return setting | dict(free='all') if 'free' in WAYS[setting['way']] else setting
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #b27a6aea
+# %% ../../../nbs/papers/sood2021/factors.ipynb #631caa7f
 def factor_settings(
     factors:dict, # of the profile: factor to its levels; those of the base need not be among them
     lr:float, # of the base
 )->list[dict]: # settings, the base first, each once
-    "One factor at a time around the base; start and rate at every depth of unfreezing that `free` lists"
+    "One factor at a time around the base; start and rate at every depth that `free` lists"
     check_factors(factors)
     base = base_setting(lr)
-    depths = [o for o in factors.get('free', []) if o in DEPTHS] or ['all']
+    depths = [o for o in DEPTHS if o in {'all', *factors.get('free', [])}]
     found = [base] + [base | dict(free=o) for o in factors.get('free', [])]
     found += [base | dict(start=o, free=free) for o in factors.get('start', []) for free in depths]
     found += [base | dict(lr=float(o), free=free) for o in factors.get('lr', []) for free in depths]
@@ -81,7 +81,7 @@ def factor_settings(
     found += [_of_way(base | dict(way=o)) for o in factors.get('way', [])]
     return list({setting_name(o): o for o in found}.values())
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #8bbb8b45
+# %% ../../../nbs/papers/sood2021/factors.ipynb #5d6648db
 def random_settings(
     factors:dict, # of the profile: factor to its levels
     lr:float, # of the base
@@ -100,7 +100,7 @@ def random_settings(
         found.setdefault(setting_name(drawn), drawn)
     return list(found.values())
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #88b6cb73
+# %% ../../../nbs/papers/sood2021/factors.ipynb #d1a67121
 def setting_stage(
     setting:dict, # free, start, lr, layers, way
     section:dict|None=None, # of the profile, as in `configuration_stage`
