@@ -6,7 +6,12 @@ import pandas as pd
 import pytest
 
 from radinet_nb.errors import InputError
+from radinet_nb.learning.blocks import free_parameters
+from radinet_nb.learning.networks import Network
+from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.papers.sood2021.configurations import BODY_INITS, CONFIGURATIONS, HE, WHOLE, XAVIER
+from radinet_nb.papers.sood2021.factors import (FACTORS, base_setting, factor_settings, setting_key, setting_name,
+                                                setting_of, setting_stage)
 from radinet_nb.papers.sood2021.grid_tables import fig4_table, trainings_table
 from radinet_nb.papers.sood2021.region_tables import validation_table
 from radinet_nb.results.claims import judge_claims
@@ -31,7 +36,7 @@ def stages(plan): return {o.partition('/stage/')[2]: node for o, node in plan.it
 
 @pytest.mark.parametrize('profile', COLLECTIONS)
 def test_every_row_is_trained_for_every_seed_from_one_start_on_one_split(profile, plans):
-    own = {k: v for k, v in stages(plans[profile]).items() if 'depth' not in k}
+    own = {k: v for k, v in stages(plans[profile]).items() if not k.startswith(('depth_', 'body_part.'))}
     seeds = range(SEEDS[profile])
     rows = {f'{o["key"]}.seed{seed}' for o in CONFIGURATIONS.values() for seed in seeds}
     assert rows | {f'frozen_probe.seed{o}' for o in seeds} <= set(own)
@@ -68,6 +73,39 @@ def test_the_paper_profile_is_the_published_protocol(plans):
 def test_what_two_papers_read_alike_is_read_once(profile, plans):
     parents = stages(plans[profile])['none_frozen.seed0'].parents
     assert parents == dict(ingested='karam2021/ingest/main', source='karam2021/general/General.seed0')
+
+
+@pytest.mark.parametrize('profile', COLLECTIONS)
+def test_a_setting_changes_one_factor_and_starts_where_its_name_says(profile, plans):
+    nodes = {k: v for k, v in stages(plans[profile]).items() if k.startswith('depth_')}
+    reader = plans[profile]['sood2021/depth/main']
+    settings = {k: setting_of(SimpleNamespace(params=v.params, folder=k)) for k, v in nodes.items()}
+    base = base_setting(next(iter(nodes.values())).params['lr']) # the base comes first
+    assert set(reader.parents['runs']) == {f'sood2021/stage/{k}' for k in nodes}
+    for key, setting in settings.items():
+        node, drawn = nodes[key], setting_name(setting) in reader.params['drawn']
+        changed = {k for k in FACTORS if setting[k] != base[k]}
+        crossed = changed - {'free'} if changed & {'start', 'lr'} else changed # these two are crossed with what is free
+        assert drawn or len(crossed - ({'layers'} if setting['way'] == 'LP-FT' else set())) <= 1, key
+        source = node.parents.get('source', '')
+        assert dict(nothing='', general_images='General', body_part='body_part')[
+            setting['start'].replace(' ', '_')] in source and bool(source) == (setting['start'] != 'nothing'), key
+        assert key.startswith(setting_key(setting)) and node.params['name'] == setting_name(setting)
+
+
+@pytest.mark.parametrize('factors, message', [
+    ({'free': ['lats 1']}, 'is no block'), ({'layers': [0]}, 'head of 0 linear layers'),
+    ({'way': ['LP-TF']}, 'did you mean LP-FT'), ({'depth': [1]}, 'did you mean'), ({'lr': .1}, 'no list of levels')])
+def test_wrong_factors_are_told(factors, message):
+    "Before anything runs where the plan can know it, and by the training itself where only the network does"
+    if 'free' in factors or 'layers' in factors:
+        setting = factor_settings(factors, .001)[1]
+        with pytest.raises(InputError, match=message):
+            stage = stage_from_parameters(setting_stage(setting, dict(backbone='densenet51', source='start')))
+            free_parameters(Network(stage.network), stage.schedule[-1].free)
+        return
+    with pytest.raises(InputError, match=message):
+        make_plan(load_profile('smoke', settings={'sood2021.factors': factors}))
 
 
 def test_a_row_without_an_initialization_has_no_second_reading():

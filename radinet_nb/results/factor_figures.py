@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['levels_figure', 'heat_figure', 'cost_figure']
 
-# %% ../../nbs/results/factor_figures.ipynb #05323239
+# %% ../../nbs/results/factor_figures.ipynb #97c47a7e
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from .figures import LABELS, looks_of, style
 
-# %% ../../nbs/results/factor_figures.ipynb #582fe62d
+# %% ../../nbs/results/factor_figures.ipynb #b64712ea
 def levels_figure(
     table:pd.DataFrame, # series, level, value, low, high, marked (bool)
     levels:list|tuple, # in the order of the axis
@@ -28,8 +28,9 @@ def levels_figure(
         for i, (name, look) in enumerate(looks_of(names).items()):
             rows = table[table.series == name].drop_duplicates('level').set_index('level').reindex(levels)
             x = np.arange(len(levels)) + .12*(i - (len(names) - 1)/2)
-            ax.errorbar(x, rows.value, [rows.value - rows.low, rows.high - rows.value], color=look.color, marker=look.marker,
-                        linestyle=look.dash, markeredgecolor='black', markeredgewidth=.5, elinewidth=.8, capsize=2, label=name)
+            ax.errorbar(x, rows.value, [rows.value - rows.low, rows.high - rows.value], color=look.color, label=name,
+                        marker=look.marker, linestyle=look.dash, markeredgecolor='black', markeredgewidth=.5,
+                        elinewidth=.8, capsize=2)
             bad = rows.marked.fillna(False).to_numpy(bool)
             ax.plot(x[bad], rows.value[bad], 'x', color='black', markersize=9, zorder=5)
         if table.marked.any(): ax.plot([], [], 'x', color='black', linestyle='none', label=marked)
@@ -38,7 +39,7 @@ def levels_figure(
         fig.legend(loc='outside lower center', ncols=4)
         return fig
 
-# %% ../../nbs/results/factor_figures.ipynb #12ab3455
+# %% ../../nbs/results/factor_figures.ipynb #551443a7
 def heat_figure(
     table:pd.DataFrame, # row, column, value, marked (bool)
     metric:str='auc', # for the label of the scale
@@ -65,7 +66,7 @@ def heat_figure(
         if bad.any(): ax.set_title(f'× {marked}', fontsize=7, loc='left')
         return fig
 
-# %% ../../nbs/results/factor_figures.ipynb #6e441db1
+# %% ../../nbs/results/factor_figures.ipynb #c4a1637a
 def cost_figure(
     table:pd.DataFrame, # name, series, cost, value, low, high, marked (bool)
     metric:str='auc', # for the label of the axis
@@ -78,8 +79,8 @@ def cost_figure(
         for name, look in looks_of(list(dict.fromkeys(table.series))).items():
             rows = table[table.series == name]
             ax.errorbar(rows.cost, rows.value, [rows.value - rows.low, rows.high - rows.value], linestyle='none',
-                        color=look.color, marker=look.marker, markeredgecolor='black', markeredgewidth=.5, elinewidth=.6,
-                        ecolor='#909090', label=name)
+                        color=look.color, marker=look.marker, markeredgecolor='black', markeredgewidth=.5,
+                        elinewidth=.6, ecolor='#909090', label=name)
         bad = table[table.marked]
         if len(bad): ax.plot(bad.cost, bad.value, 'x', color='black', markersize=9, linestyle='none', label=marked)
         for i, o in enumerate(table.sort_values('cost').itertuples()):

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['DEPTH_METRICS', 'base_name', 'depth_table', 'depth_differences', 'by_depth', 'by_rate', 'by_cost', 'searches_table']
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #2216cdcb
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #304b3974
 import pandas as pd
 
 from ...errors import InputError
-from .factors import DEPTHS, FACTORS, WAYS, setting_of
+from .factors import DEPTHS, FACTORS, setting_of
 from .grid_tables import trainings_table
 from .region_tables import validation_table
 from ...results.performance import by_model, model_table, paired_differences
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #d30a37f0
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #76bfcdb6
 DEPTH_METRICS = ('auc', 'accuracy', 'macro_f1', 'kappa')
 
 def base_name(
@@ -28,7 +28,7 @@ def base_name(
                                    'base')
     return max(plain, key=near)
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #795ce9bd
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #edcbc4f9
 def depth_table(
     runs:list, # trainings of the factors, with predictions by study
     **options, # of `model_table`
@@ -43,7 +43,7 @@ def depth_table(
     first = ['model', *FACTORS, 'metric', 'value', 'low', 'high', 'failed', 'minutes']
     return table[[*first, *table.columns.drop(first)]].infer_objects()
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #902bdd84
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #6d538f84
 def depth_differences(
     runs:list, # trainings of the factors, with predictions by study
     **options, # of `paired_differences`
@@ -52,11 +52,12 @@ def depth_differences(
     found = {r.record['name']: setting_of(r) for r in runs}
     gaps = paired_differences(runs, base_name(runs), **dict(metrics=('auc', 'accuracy')) | options)
     # the base less a setting, turned round
-    gaps = gaps.assign(difference=-gaps.difference, low=-gaps.high, high=-gaps.low).rename(columns={'baseline': 'setting'})
+    gaps = gaps.rename(columns={'baseline': 'setting'})
+    gaps = gaps.assign(difference=-gaps.difference, low=-gaps.high, high=-gaps.low)
     own = pd.DataFrame([found[o] for o in gaps.setting], index=gaps.index, columns=list(FACTORS))
     return pd.concat([gaps[['setting']], own, gaps.drop(columns='setting')], axis=1)
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #9e8f0157
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #3a9eccbf
 def by_depth(
     table:pd.DataFrame, # of `depth_table`
     base:dict, # the setting of the base
@@ -86,9 +87,10 @@ def by_cost(
         if o.way != 'plain': return o.way, 'way'
         return (f'{o.layers} layers', 'layers') if o.layers != base['layers'] else (f'{o.free} free', 'what is free')
     told = [facts(o) for o in rows.itertuples()]
-    return rows.assign(name=[o[0] for o in told], series=[o[1] for o in told], cost=rows.minutes, marked=rows.failed > 0)
+    return rows.assign(name=[o[0] for o in told], series=[o[1] for o in told], cost=rows.minutes,
+                       marked=rows.failed > 0)
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #00c4ce80
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #8f625130
 def searches_table(
     runs:list, # trainings of the factors, with predictions by study
     drawn:list, # names of the settings that the random search drew

@@ -6,7 +6,7 @@
 __all__ = ['DEPTHS', 'STARTS', 'WAYS', 'FACTORS', 'base_setting', 'setting_name', 'setting_key', 'check_factors',
            'factor_settings', 'random_settings', 'setting_stage', 'setting_of']
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #bfcc73ce
+# %% ../../../nbs/papers/sood2021/factors.ipynb #83a90704
 import re
 
 import numpy as np
@@ -15,7 +15,7 @@ from ...data.notebooks import nearest
 from ...errors import InputError
 from .configurations import BEST, configuration_stage
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #60290686
+# %% ../../../nbs/papers/sood2021/factors.ipynb #9ba1377a
 #: how much of the network is free, from least to most
 DEPTHS = ('head', 'last 1', 'last 2', 'last 3', 'all')
 STARTS = ('general images', 'nothing', 'body part')
@@ -31,7 +31,7 @@ def base_setting(
     "The setting around which one factor changes: the row with more linear layers"
     return dict(free='all', start='general images', lr=float(lr), layers=3, way='plain')
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #f8b14155
+# %% ../../../nbs/papers/sood2021/factors.ipynb #b6866074
 def setting_name(
     setting:dict, # free, start, lr, layers, way
 )->str: # what its runs are called
@@ -45,7 +45,7 @@ def setting_key(
     "A setting as a plain name"
     return 'depth_' + re.sub(r'[^\w.]+', '_', setting_name(setting)).lower()
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #bd1cf65e
+# %% ../../../nbs/papers/sood2021/factors.ipynb #bcdf1d8c
 def check_factors(
     factors:dict, # of the profile: factor to its levels
 ):
@@ -65,7 +65,7 @@ def _of_way(setting)->dict:
     if setting['way'] == 'LP-FT': setting = setting | dict(layers=1)
     return setting | dict(free='all') if 'free' in WAYS[setting['way']] else setting
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #631caa7f
+# %% ../../../nbs/papers/sood2021/factors.ipynb #97a978f7
 def factor_settings(
     factors:dict, # of the profile: factor to its levels; those of the base need not be among them
     lr:float, # of the base
@@ -81,7 +81,7 @@ def factor_settings(
     found += [_of_way(base | dict(way=o)) for o in factors.get('way', [])]
     return list({setting_name(o): o for o in found}.values())
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #5d6648db
+# %% ../../../nbs/papers/sood2021/factors.ipynb #a9498d0e
 def random_settings(
     factors:dict, # of the profile: factor to its levels
     lr:float, # of the base
@@ -100,7 +100,7 @@ def random_settings(
         found.setdefault(setting_name(drawn), drawn)
     return list(found.values())
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #d1a67121
+# %% ../../../nbs/papers/sood2021/factors.ipynb #3a7f6c03
 def setting_stage(
     setting:dict, # free, start, lr, layers, way
     section:dict|None=None, # of the profile, as in `configuration_stage`
@@ -122,4 +122,5 @@ def setting_of(
     p = run.params
     if p.get('variant') not in WAYS or len(p.get('chain') or []) != 2 or p['chain'][0] not in STARTS:
         raise InputError('this run is none of the factors', run.folder, 'give runs of the keys depth_...')
-    return dict(free=p['free'] or 'all', start=p['chain'][0], lr=float(p['lr']), layers=p['head_depth'], way=p['variant'])
+    return dict(free=p['free'] or 'all', start=p['chain'][0], lr=float(p['lr']), layers=p['head_depth'],
+                way=p['variant'])

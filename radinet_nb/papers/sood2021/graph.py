@@ -10,7 +10,8 @@ from ...data.notebooks import nearest
 from ...errors import InputError
 from .configurations import (
     BODY_INITS, CONFIGURATIONS, PROTOCOL, configuration_stage, probe_stage)
-from .factors import factor_settings, random_settings, setting_key, setting_name, setting_stage
+from .factors import (
+    factor_settings, random_settings, setting_key, setting_name, setting_stage)
 
 # %% ../../../nbs/papers/sood2021/graph.ipynb #e44a33ec
 def train_grid(
@@ -32,7 +33,7 @@ def train_grid(
     return [g.run('stage', f'{key}.seed{seed}', dict(ingested=ingested, source=source(key, seed)),
                   **params | dict(seed=seed, threads=g.threads)) for key, params in stages.items() for seed in starts]
 
-# %% ../../../nbs/papers/sood2021/graph.ipynb #1ccd8229
+# %% ../../../nbs/papers/sood2021/graph.ipynb #8073154d
 def body_part_starts(
     g, # the graph
     ingested:str, # id of the ingest run
@@ -46,7 +47,7 @@ def body_part_starts(
     return {seed: g.run('stage', f'body_part.seed{seed}', dict(ingested=ingested, source=start),
                         **params | dict(seed=seed, threads=g.threads)) for seed, start in starts.items()}
 
-# %% ../../../nbs/papers/sood2021/graph.ipynb #0819bb7a
+# %% ../../../nbs/papers/sood2021/graph.ipynb #134f40ed
 def train_factors(
     g, # the graph
     ingested:str, # id of the ingest run
