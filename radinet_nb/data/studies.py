@@ -137,13 +137,16 @@ def _check_shares(shares:np.ndarray, patients:int):
                          'give more, or a share of 0')
 
 # %% ../../nbs/data/studies.ipynb #7d20c3a1
+# between collection and patient; not a zero byte: pandas before 3.1 takes texts that differ behind one for equal
+_SEP = '\x1f'
+
 def split_units(
     studies:pd.DataFrame, # a study table
 )->pd.Series: # text
     "What a split places as one: the collection and patient, or all patients that a `split_unit` joins"
-    patients = studies['collection'] + '\0' + studies['patient']
+    patients = studies['collection'] + _SEP + studies['patient']
     if 'split_unit' not in studies: return patients
-    tied = studies['collection'] + '\0' + studies['split_unit'].astype('string')
+    tied = studies['collection'] + _SEP + studies['split_unit'].astype('string')
     # the first patient of a component names it
     return patients.groupby(tie_groups(patients, tied)).transform('min')
 
@@ -165,9 +168,9 @@ def split_studies(
     counts = pd.DataFrame(strata(studies, list(stratify))).groupby(codes).sum().to_numpy()
     order = np.random.default_rng(seed).permutation(len(patients))
     order = order[np.argsort(-counts[order, 0], kind='stable')]
-    unit_of = dict(zip(studies['collection']+'\0'+studies['patient'], units, strict=True))
+    unit_of = dict(zip(studies['collection']+_SEP+studies['patient'], units, strict=True))
     known = {unit_of.get(k): splits.index(s) for t in like for k,s in
-             zip(t['collection']+'\0'+t['patient'], t['split'], strict=True) if s is not pd.NA}
+             zip(t['collection']+_SEP+t['patient'], t['split'], strict=True) if s is not pd.NA}
     placed = np.array([known.get(patients[p], -1) for p in order])
     side = np.empty(len(patients), dtype=int)
     side[order] = assign_patients(counts[order], shares, placed)

@@ -19,6 +19,7 @@ def set_seed(
     "Seed Python, numpy and torch, and ask torch for deterministic algorithms"
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
     torch.set_num_threads(threads or os.cpu_count())
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # read when the first product is made on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
 

@@ -73,7 +73,7 @@ def with_fold(
 )->pd.DataFrame: # the same rows with other splits, some of them empty
     "Let one fold of the training and validation part validate, and the others train"
     if not folds: return rows
-    key, own = rows.collection + '\0' + rows.patient, rows.split.isin(['train', 'valid'])
+    key, own = rows.collection + '\x1f' + rows.patient, rows.split.isin(['train', 'valid'])
     groups = sorted(key[own].unique())
     if not 2 <= folds <= len(groups):
         raise InputError(f'{folds} folds of {len(groups)} groups', 'folds', 'choose 2 to the number of groups')

@@ -189,8 +189,10 @@ class WarmProcess:
         read, self.leash = os.pipe()
         code = ('import os, sys; from radinet_nb.workflow.warm import serve_forks; '
                 'serve_forks(sys.argv[1], int(sys.argv[2]), sys.argv[3:]); os._exit(0)')
+        # no import may wake CUDA, which does not survive a fork; each fork gets the environment of the one who asks
+        hidden = os.environ | {'CUDA_VISIBLE_DEVICES': '', 'PYTORCH_NVML_BASED_CUDA_CHECK': '1'}
         self.process = subprocess.Popen([sys.executable, '-c', code, self.path, str(read), *self.modules],
-                                        pass_fds=[read], stdin=subprocess.DEVNULL,
+                                        pass_fds=[read], stdin=subprocess.DEVNULL, env=hidden,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(read)
         os.environ['RADINET_WARM'] = self.path

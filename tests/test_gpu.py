@@ -1,0 +1,35 @@
+"""The script for a GPU runs on a CPU in small, and nothing that is imported before a fork wakes the card"""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_script_for_a_gpu_runs_in_small(tmp_path):
+    command = [sys.executable, '-W', 'ignore', ROOT/'benchmarks/gpu.py', '--tiny', '--out', tmp_path/'gpu.json']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    got = json.loads((tmp_path/'gpu.json').read_text())
+    assert set(got) >= {'step', 'memory', 'stage', 'similarity', 'features', 'fractals', 'torch', 'device'}
+    assert all(o['finite'] and o['cpu_off_by_at_most'] == 0 for o in got['stage'].values())
+    assert got['step']['images_a_second'].keys() == {'bare', 'ours', 'fastai'}
+
+
+def test_no_import_of_the_warm_process_wakes_the_card():
+    code = """
+import os, sys, torch
+def woken(): raise SystemExit('CUDA was woken')
+torch._C._cuda_getDeviceCount = torch._C._cuda_init = woken
+torch.cuda._is_compiled = lambda: True
+from radinet_nb.workflow.staleness import modules_behind
+from radinet_nb.workflow.warm import preload
+preload(modules_behind(sys.argv[1:]))
+assert 'fastai.learner' in sys.modules and not torch.cuda.is_available()
+"""
+    env = os.environ | {'CUDA_VISIBLE_DEVICES': '', 'PYTORCH_NVML_BASED_CUDA_CHECK': '1'} # as `WarmProcess` sets them
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(ROOT/'nbs/steps/stage.ipynb')], env=env,
+                          text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]
