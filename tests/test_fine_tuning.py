@@ -14,6 +14,8 @@ from radinet_nb.data.cache import build_cache
 from radinet_nb.data.runs import load_run
 from radinet_nb.data.studies import split_studies, study_table
 from radinet_nb.errors import InputError
+from radinet_nb.learning.adapters import linear_layers
+from radinet_nb.learning.prediction import network_of
 from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.learning.transfer import train_stage
 from radinet_nb.learning.weights import load_weights
@@ -79,7 +81,8 @@ def in_child(kill_after, *args, **kwargs):
 
 
 WAYS = dict(l2sp=dict(l2sp_alpha=.1, l2sp_beta=.01), lp_ft=dict(schedule='lp_ft', head_depth=1),
-            auto_rgn=dict(auto_rgn=True), ema=dict(ema=.8))
+            auto_rgn=dict(auto_rgn=True), ema=dict(ema=.8),
+            lora=dict(backbone='test_vit', lora_rank=4, ema=.8, auto_rgn=True))
 
 
 @pytest.mark.parametrize('way', WAYS)
@@ -133,12 +136,39 @@ def test_a_moving_average_says_so_and_is_what_the_predictions_come_from(wrists, 
     assert loss == pytest.approx(run.history.valid_loss.min(), abs=.02)
 
 
+def test_a_run_with_adapters_holds_merged_weights_and_is_a_start_like_any_other(wrists, sources, tmp_path):
+    "Its linear layers moved by matrices of the rank, all else in the body is the source's to the bit"
+    vit = SMALL | dict(backbone='test_vit')
+    run = train(*wrists, tmp_path/'lora', source=sources('test_vit'), lora_rank=2, **vit)
+    before, after = load_weights(load_run(sources('test_vit')).weights), load_weights(run.weights)
+    assert list(before) == list(after) and 'lora+head' in run.record['schedule']
+    moved = {k for k in after if k.startswith('body.') and not torch.equal(before[k], after[k])}
+    assert moved == {f'body.{o}.weight' for o in linear_layers(network_of(run).body)}
+    for k in moved: assert torch.linalg.matrix_rank(after[k] - before[k], rtol=1e-3) <= 2
+    network, (studies, cache) = network_of(run), wrists
+    row = run.predictions.iloc[0]
+    x = network.normalize(torch.from_numpy(cache[cache.rows_of(studies[studies.study == row.study].path)]))
+    with torch.no_grad(): assert network(x).softmax(1)[0, 1].item() == pytest.approx(row.probability, abs=1e-5)
+    again = train(*wrists, tmp_path/'again', source=str(run.folder), **vit)
+    assert again.record['carried']['carried'] == len([k for k in after if k.startswith('body.')])
+
+
+def test_adapters_in_a_body_without_linear_layers_are_refused_before_anything_is_written(wrists, sources, tmp_path):
+    with pytest.raises(InputError, match='the body of densenet51 has no linear layers to adapt; choose a transformer'):
+        train(*wrists, tmp_path/'run', source=sources(), lora_rank=4, **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
 WRONG = [(dict(source='x', body_init='he'), 'leave it empty, or name no source'),
          (dict(body_init='xavir'), "body_init 'xavir' is unknown; did you mean xavier?"),
          (dict(l2sp_alpha=-1.), 'a penalty of -1.0; choose 0'),
          (dict(l2sp_beta=-1.), 'a penalty of -1.0; choose 0'),
          (dict(schedule='lp_ft', source='x'), 'a linear probe has a head of one layer; set head_depth to 1'),
          (dict(schedule='lp_ft', head_depth=1), 'lp_ft probes what was carried, and nothing is'),
+         (dict(lora_rank=-1, source='x'), 'adapters of rank -1'),
+         (dict(lora_rank=4), 'nothing is carried, so there is nothing to adapt'),
+         (dict(lora_rank=4, source='x', free='head'), 'nothing lets them learn; write lora+head'),
+         (dict(lora_rank=4, source='x', schedule='staged'), 'staged decides itself what is free'),
          (dict(ema=1.), 'a decay of 1.0; choose 0'),
          (dict(schedule='staged', auto_rgn=True, source='x'), 'sets the rates of its blocks itself'),
          (dict(l2sp_alpha=.1), 'nothing is carried, so there is no start to stay near')]
