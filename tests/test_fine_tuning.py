@@ -8,14 +8,23 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
 from PIL import Image
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from radinet_nb.data.cache import build_cache
 from radinet_nb.data.runs import load_run
 from radinet_nb.data.studies import split_studies, study_table
 from radinet_nb.errors import InputError
 from radinet_nb.learning.adapters import linear_layers
+from radinet_nb.learning.averages import MovingAverage
+from radinet_nb.learning.blocks import blocks
+from radinet_nb.learning.learners import make_learner
+from radinet_nb.learning.networks import Network, NetworkSpec
 from radinet_nb.learning.prediction import network_of
+from radinet_nb.learning.regularization import L2SP
+from radinet_nb.learning.schedules import Phase, fit_schedule
 from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.learning.transfer import train_stage
 from radinet_nb.learning.weights import load_weights
@@ -187,3 +196,41 @@ def test_a_collapse_is_said_once_while_it_trains_and_recorded(wrists, tmp_path):
     assert len([o for o in said if 'one answer' in str(o.message)]) == 1 and '\n' not in str(said[-1].message)
     told = run.record['training']
     assert told['collapsed'] and told['did_not_train'] and told['collapsed_epochs'] == run.history.collapsed.sum() >= 3
+
+
+def moved(backbone, free):
+    "Names of the tensors that an epoch moved, with everything on that acts on weights; and the network"
+    torch.manual_seed(0)
+    images = [(torch.randn(3, 32, 32), torch.tensor(i % 2)) for i in range(16)]
+    network = Network(NetworkSpec(backbone, depth=2))
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    learn = make_learner(DataLoaders(DataLoader(images, bs=8), DataLoader(images, bs=8)), network)
+    carried = [k for k in before if k.startswith('body.')]
+    learn.add_cbs([L2SP(network, carried, .1, .1), MovingAverage(.5)])
+    fit_schedule(learn, [Phase('one', 1, free, lr=1e-2, auto_rgn=free != 'head')])
+    return network, {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+
+
+FREE = {'head': ['head'], 'all': ['stem', 'block1', 'block2', 'block3', 'block4', 'block5', 'block6', 'head'],
+        'last 1': ['last', 'head'], 'first 1': ['stem', 'head'], 'first 2': ['stem', 'block1', 'head'],
+        'stem+block2': ['stem', 'block2'], 'block1': ['block1']}
+
+
+@pytest.mark.parametrize('free', [*FREE, 'batch norm+head', 'biases'])
+@pytest.mark.parametrize('backbone', ['densenet51', 'mobilenet_v3_small', 'test_resnet', 'test_vit'])
+def test_what_is_frozen_stays_to_the_bit_whatever_acts_on_weights(backbone, free):
+    "Weights, biases, running statistics and counts; torchvision's and timm's backbones"
+    network, names = moved(backbone, free)
+    norms = {k for k, m in network.named_modules() if isinstance(m, _BatchNorm)}
+    params, groups = dict(network.named_parameters()), blocks(network)
+    if free in FREE:
+        chosen = [[*groups][-2] if o == 'last' else o for o in FREE[free]]
+        ids = {id(p) for k in chosen for p in groups.get(k, [])}
+    elif free == 'biases': ids = {id(p) for k, p in params.items() if k.endswith('.bias')}
+    else: ids = {id(p) for p in groups['head']} | {id(params[f'{k}.{o}']) for k in norms for o in ('weight', 'bias')}
+    free_names = {k for k, p in params.items() if id(p) in ids}
+    statistics = {f'{k}.{o}' for k in norms if f'{k}.weight' in free_names
+                  for o in ('running_mean', 'running_var', 'num_batches_tracked')}
+    assert names <= free_names | statistics
+    # timm's ResNets begin with branches of weight 0, which hand no gradient on
+    assert statistics <= names and len(names & free_names) > .6*len(free_names)
