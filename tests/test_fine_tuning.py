@@ -131,6 +131,16 @@ def test_the_linear_probe_of_a_stage_leaves_the_body_to_the_bit_and_ends_by_its_
     assert run.record['schedule'].startswith('linear probe: the head at 5e-02 for up to 60 epochs')
 
 
+def test_two_processes_penalize_and_average_as_one_does(wrists, sources, tmp_path):
+    "In double precision, as in tests/test_training.py"
+    kwargs = SMALL | dict(source=sources(), warmup=0, epochs=1, precision='fp64', l2sp_alpha=1., l2sp_beta=.5, ema=.8)
+    one = train(*wrists, tmp_path/'one', **kwargs)
+    two = train(*wrists, tmp_path/'two', processes=2, **kwargs)
+    a, b = (load_weights(o.weights) for o in (one, two))
+    assert max((a[k] - b[k]).abs().max().item() for k in a if a[k].is_floating_point()) < 1e-4
+    assert two.record['l2sp']['penalty'] == pytest.approx(one.record['l2sp']['penalty'], rel=1e-4)
+
+
 def test_a_moving_average_says_so_and_is_what_the_predictions_come_from(wrists, sources, tmp_path):
     "The frozen body is the source's to the bit, running statistics and counts too"
     run = train(*wrists, tmp_path/'ema', source=sources(), ema=.9, **SMALL | dict(free='head'))
