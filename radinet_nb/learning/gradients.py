@@ -7,6 +7,7 @@ __all__ = ['relative_norm', 'relative_norms', 'AutoRates']
 
 # %% ../../nbs/learning/gradients.ipynb #d36e8a30
 from itertools import islice
+from math import isfinite
 
 import torch
 from fastai.callback.core import Callback
@@ -20,12 +21,12 @@ from .processes import all_reduce_sum, rank_and_world
 def relative_norm(
     params:list, # tensors of a block
     grads:list, # of the same shapes; None counts as 0
-)->float: # 0 where nothing learns
+)->float: # 0 where nothing learns, infinite where all weights are 0
     "Norm of a block's gradient by the norm of its weights (Lee 2023, section 4)"
     if not params: return 0.
     g = sum(float(o.double().square().sum()) for o in grads if o is not None)
     w = sum(float(o.detach().double().square().sum()) for o in params)
-    return (g/w)**.5 if w else 0.
+    return (g/w)**.5 if w else float('inf' if g else 0)
 
 # %% ../../nbs/learning/gradients.ipynb #db20e1e9
 def relative_norms(
@@ -57,7 +58,9 @@ class AutoRates(Callback):
     def before_epoch(self):
         found, rates = relative_norms(self.learn), [o['lr'] for o in self.learn.opt.hypers]
         # the block with the largest norm always has the phase's rate, which a plateau may have lowered
-        top, base = max(found), max(lr for lr, on in zip(rates, self.learns, strict=True) if on)
+        base = max(lr for lr, on in zip(rates, self.learns, strict=True) if on)
+        top = max((o for o in found if isfinite(o)), default=0.)
         if not top: return
+        # weights that are all 0, such as new biases, learn at the full rate
         rows = zip(rates, found, self.learns, strict=True)
-        self.learn.opt.set_hyper('lr', [base*o/top if on else lr for lr, o, on in rows])
+        self.learn.opt.set_hyper('lr', [base*min(o/top, 1.) if on else lr for lr, o, on in rows])

@@ -20,6 +20,7 @@ from ..data.loaders import dataloaders, eval_loader
 from ..data.runs import OpenRun, Run, load_run, run_key
 from ..data.studies import fingerprint, split_studies, study_table
 from ..errors import InputError
+from .adapters import add_adapters, merge_adapters
 from .averages import MovingAverage
 from .blocks import free_parameters
 from .carried import carry_table
@@ -187,6 +188,7 @@ def train_here(
     network = Network(stage.network.scaled(*scale), n_classes=len(stage.task.class_names(rows)))
     stage = replace(stage, network=network.spec)
     carried, schedule = start_from(network, stage.start), list(stage.schedule)
+    if stage.lora_rank: add_adapters(network, stage.lora_rank, stage.lora_alpha)
     learn = stage_learner(stage, network, cache, rows, device, carried['carried'])
     checkpoint = stage_checkpoint(stage, out, network, cache, rows)
     if rank == 0:
@@ -194,6 +196,7 @@ def train_here(
         run = OpenRun(out, record['notebook'], record['params'], [*record['parents'], *before], stage.seed)
     with explain_out_of_memory(stage.batch_size, stage.accumulate*world):
         history = fit_schedule(learn, schedule, checkpoint)
+    merge_adapters(network)
     if rank > 0: return barrier()
     run.note(input=dict(mean=network.spec.mean, std=network.spec.std,
                         of='the parameters' if own else 'the start' if scale[0] else 'the backbone'))
