@@ -6,7 +6,7 @@
 __all__ = ['DEPTHS', 'STARTS', 'WAYS', 'FACTORS', 'base_setting', 'setting_name', 'setting_key', 'check_factors',
            'factor_settings', 'random_settings', 'setting_stage', 'setting_of']
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #83a90704
+# %% ../../../nbs/papers/sood2021/factors.ipynb #485c649d
 import re
 
 import numpy as np
@@ -15,14 +15,15 @@ from ...data.notebooks import nearest
 from ...errors import InputError
 from .configurations import BEST, configuration_stage
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #9ba1377a
+# %% ../../../nbs/papers/sood2021/factors.ipynb #f0301598
 #: how much of the network is free, from least to most
 DEPTHS = ('head', 'last 1', 'last 2', 'last 3', 'all')
 STARTS = ('general images', 'nothing', 'body part')
 #: way of fine-tuning -> parameters of the stage in which it differs
 WAYS = {'plain': {}, 'LP-FT': dict(schedule='lp_ft', head_depth=1, free=''),
         'gradual unfreezing': dict(schedule='staged', free=''), 'L2-SP': dict(l2sp_alpha=.1, l2sp_beta=.01),
-        'Auto-RGN': dict(auto_rgn=True), 'moving average': dict(ema=.99)}
+        'Auto-RGN': dict(auto_rgn=True), 'moving average': dict(ema=.99),
+        'LoRA': dict(lora_rank=8, lora_alpha=16., free='')}
 FACTORS = ('free', 'start', 'lr', 'layers', 'way')
 
 def base_setting(
@@ -31,7 +32,7 @@ def base_setting(
     "The setting around which one factor changes: the row with more linear layers"
     return dict(free='all', start='general images', lr=float(lr), layers=3, way='plain')
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #b6866074
+# %% ../../../nbs/papers/sood2021/factors.ipynb #5595d1d1
 def setting_name(
     setting:dict, # free, start, lr, layers, way
 )->str: # what its runs are called
@@ -45,7 +46,7 @@ def setting_key(
     "A setting as a plain name"
     return 'depth_' + re.sub(r'[^\w.]+', '_', setting_name(setting)).lower()
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #bcdf1d8c
+# %% ../../../nbs/papers/sood2021/factors.ipynb #d0f6613d
 def check_factors(
     factors:dict, # of the profile: factor to its levels
 ):
@@ -65,7 +66,7 @@ def _of_way(setting)->dict:
     if setting['way'] == 'LP-FT': setting = setting | dict(layers=1)
     return setting | dict(free='all') if 'free' in WAYS[setting['way']] else setting
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #97a978f7
+# %% ../../../nbs/papers/sood2021/factors.ipynb #3ea5ffae
 def factor_settings(
     factors:dict, # of the profile: factor to its levels; those of the base need not be among them
     lr:float, # of the base
@@ -81,7 +82,7 @@ def factor_settings(
     found += [_of_way(base | dict(way=o)) for o in factors.get('way', [])]
     return list({setting_name(o): o for o in found}.values())
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #a9498d0e
+# %% ../../../nbs/papers/sood2021/factors.ipynb #deda81e9
 def random_settings(
     factors:dict, # of the profile: factor to its levels
     lr:float, # of the base
@@ -100,7 +101,7 @@ def random_settings(
         found.setdefault(setting_name(drawn), drawn)
     return list(found.values())
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #3a7f6c03
+# %% ../../../nbs/papers/sood2021/factors.ipynb #4a2363e5
 def setting_stage(
     setting:dict, # free, start, lr, layers, way
     section:dict|None=None, # of the profile, as in `configuration_stage`
