@@ -147,11 +147,12 @@ def declared_keys(paper):
     return keys
 
 
-def test_every_claim_of_karam2021_can_be_decided_by_some_graph():
+@pytest.mark.parametrize('paper', ['karam2021', 'sood2021'])
+def test_every_claim_can_be_decided_by_some_graph(paper):
     "A claim names tables and predictions that a notebook of its paper leaves"
     from fnmatch import fnmatch
-    keys = declared_keys('karam2021')
-    for claim in read_claims('karam2021').itertuples():
+    keys = declared_keys(paper)
+    for claim in read_claims(paper).itertuples():
         settings = settings_of(claim.settings)
         named = [settings[k] for k in ('table',) if k in settings]
         if 'table' not in settings: named += [settings[k] for k in ('model', 'other')

@@ -312,7 +312,7 @@ def test_weights_of_another_backbone_are_refused(wrists, source, tmp_path):
     assert [o.name for o in tmp_path.iterdir()] == ['toy.pth']
 
 
-WRONG = [(dict(schedule='stages'), "no schedule is called 'stages'; write paper or staged"),
+WRONG = [(dict(schedule='stages'), "no schedule is called 'stages'; write paper, staged, lp_ft"),
          (dict(precision='half'), "'half' is unknown; write auto, bf16, fp16, fp32 or fp64"),
          (dict(task='fractures'), "task 'fractures' is unknown; did you mean fracture?"),
          (dict(backbone='densnet51'), "no backbone is called 'densnet51'; did you mean densenet51"),

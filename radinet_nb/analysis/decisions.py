@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AGGREGATIONS', 'check_one_run', 'check_predictions', 'arrays', 'candidate_thresholds', 'choose_threshold',
-           'aggregate']
+           'aggregate', 'decide_studies']
 
 # %% ../../nbs/analysis/decisions.ipynb #8983ccbd
 import numpy as np
@@ -103,3 +103,20 @@ def aggregate(
                          mend='label the study, not the view')
     return groups.agg(target=('target', 'max'), probability=('probability', AGGREGATIONS[how]),
                       views=('target', 'size')).reset_index()
+
+# %% ../../nbs/analysis/decisions.ipynb #18996f83
+def decide_studies(
+    predictions:pd.DataFrame, # rows are views
+    threshold:float=.5, # positive at or above it: the study's probability, or in a vote a view's
+    how:str='mean', # 'mean', 'max', 'noisy-or', or 'vote': most views; a tie goes by the mean
+    by='study', # 'study' or 'patient', a column
+)->pd.DataFrame: # as `aggregate` gives it, with `decision`; for a vote `probability` is the share of positive views
+    "One decision a study or a patient; raises `InputError` as `aggregate` does"
+    if how != 'vote':
+        res = aggregate(predictions, by, how)
+        return res.assign(decision=(res.probability >= threshold).astype(int))
+    mean = aggregate(predictions, by)
+    voted = predictions.assign(probability=(predictions['probability'] >= threshold).astype(float))
+    res = aggregate(voted, by)
+    tied = (2*res.probability*res.views).round() == res.views
+    return res.assign(decision=(res.probability > .5).mask(tied, mean.probability >= threshold).astype(int))

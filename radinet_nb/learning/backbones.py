@@ -45,13 +45,18 @@ def backbone_names()->tuple: # sorted
     return tuple(sorted({'densenet51', *names}))
 
 # %% ../../nbs/learning/backbones.ipynb #16a02739
+@lru_cache(maxsize=1)
+def _timm_names()->frozenset:
+    "Names that timm knows, old ones too; kept, because a plan asks once a training"
+    sources = model_sources('timm')
+    return frozenset([*registered_names(sources), *deprecated_names(sources)])
+
 def check_backbone(
     name:str, # `densenet169`, any model of torchvision or timm; `timm/NAME` to prefer timm's; timm's `NAME.TAG`
 )->str: # the same
     "Raise `InputError` with the nearest names for a backbone that does not exist"
-    plain, timms = name.removeprefix('timm/').partition('.')[0], model_sources('timm')
-    known = {*registered_names(timms), *deprecated_names(timms)} | (set(backbone_names()) if plain == name else set())
-    if plain in known: return name
+    plain = name.removeprefix('timm/').partition('.')[0]
+    if plain in _timm_names() or (plain == name and plain in backbone_names()): return name
     near = difflib.get_close_matches(plain, backbone_names(), n=3)
     mend = f'did you mean {", ".join(near)}?' if near else 'see the model lists of torchvision and timm'
     raise InputError(f'no backbone is called {name!r}', where='backbone', mend=mend)

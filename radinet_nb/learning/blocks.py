@@ -83,13 +83,17 @@ def parameters_named(
     side, _, n = free.rpartition(' ')
     if free == 'batch norm':
         return [p for m in network.modules() if isinstance(m, _BatchNorm) for p in m.parameters(recurse=False)]
+    if free == 'lora':
+        if found := [p for name, p in network.named_parameters() if '.lora_' in name]: return found
+        raise InputError(f'{network.backbone} has no adapters', 'free', 'set lora_rank, or free another part')
     if free == 'biases': return [p for name, p in network.named_parameters() if name.endswith('.bias')]
     if side in ('last', 'first') and n.isdigit():
         chosen = [*(body[max(0, len(body) - int(n)):] if side == 'last' else body[:int(n)]), head]
     elif free == 'all': chosen = [*groups]
     elif free in groups: chosen = [free]
     else:
-        mend = f'blocks are {", ".join(groups)}; or write all, last N, first N, batch norm, biases; several joined by +'
+        others = 'all, last N, first N, batch norm, biases, lora'
+        mend = f'blocks are {", ".join(groups)}; or write {others}; several joined by +'
         raise InputError(f'{free!r} is no block of {network.backbone}', 'free', mend)
     return [p for o in chosen for p in groups[o]]
 

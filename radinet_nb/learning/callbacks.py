@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.runs import say_progress
 from ..errors import InputError
+from .collapse import one_answer, warn_of_collapse
 from .processes import all_reduce_sum, is_distributed
 
 # %% ../../nbs/learning/callbacks.ipynb #1a676f2e
@@ -81,8 +82,11 @@ class History(Callback):
         self.best_loss, self.best, self.seconds = float('inf'), None, {}
     def before_epoch(self): self.began = time.perf_counter()
     def before_train(self): self.loss_sum, self.n, self.rates = 0., 0, [0.]*len(self.learns)
+    def before_validate(self): self.answers = 0
     def after_batch(self):
-        if not self.training: return
+        if not self.training:
+            self.answers = self.answers + self.pred.argmax(1).bincount(minlength=self.pred.shape[1])
+            return
         self.loss_sum += self.learn.loss.detach().float()*len(self.yb[0])
         self.n += len(self.yb[0])
         self.rates = [max(o, g['lr']) for o, g in zip(self.rates, self.learn.opt.opt.param_groups, strict=True)]
@@ -92,6 +96,7 @@ class History(Callback):
             self.loss_sum, self.n = all_reduce_sum(sums).tolist()
         row = self.epoch_row(*self.learn.recorder.values[-1][1:3])
         self.rows.append(row)
+        warn_of_collapse([o['collapsed'] for o in self.rows])
         self.seconds.setdefault(self.phase, []).append(time.perf_counter() - self.began)
         self.learn.epochs_done = len(self.rows)
         if row['valid_loss'] < self.best_loss:
@@ -102,7 +107,7 @@ class History(Callback):
         before = self.rows[-1]['steps'] if self.rows else 0
         row = dict(epoch=len(self.rows), phase=self.phase, train_loss=float(self.loss_sum/max(self.n, 1)),
                    valid_loss=float(valid_loss), valid_accuracy=float(accuracy),
-                   steps=before + steps_of_epoch(self.learn))
+                   steps=before + steps_of_epoch(self.learn), collapsed=one_answer(self.answers.tolist()))
         if not np.isfinite(row['train_loss']):
             message = f'the loss became {row["train_loss"]} in epoch {row["epoch"]}'
             raise InputError(message, 'training', 'lower the learning rate')

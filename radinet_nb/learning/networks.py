@@ -58,7 +58,10 @@ def build(
     if is_torchvisions(name): return without_classifier(models.get_model(name, weights=None))
     check_backbone(name)
     import timm
-    return timm.create_model(name.removeprefix('timm/'), pretrained=False, num_classes=0)
+    made = partial(timm.create_model, name.removeprefix('timm/'), pretrained=False, num_classes=0)
+    body = made()
+    # a transformer of images of one size only
+    return made(dynamic_img_size=True) if getattr(body, 'dynamic_img_size', None) is False else body
 
 # %% ../../nbs/learning/networks.ipynb #42d77b7d
 def features_of(

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
+from .collapse import one_answer
 from .schedules import Phase, ended_by_rule
 
 # %% ../../nbs/learning/outcome.ipynb #e0f3348f
@@ -53,7 +54,7 @@ def chance_reason(
 )->str: # empty where it trained
     "Why a network counts as not trained: it answers one class, its loss stays at chance, or it ranks no better"
     answers, n = np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]), len(targets)
-    if answers.max() >= n - n//100: return f'it gives one answer to {answers.max()} of {n} validation cases'
+    if one_answer(answers): return f'it gives one answer to {answers.max()} of {n} validation cases'
     loss, constant = weighted_loss(probabilities, targets, class_weights), constant_loss(targets, class_weights)
     if loss > constant*(1 - MIN_GAIN):
         return f'it never left chance: validation loss {loss:.3f}, a constant answer has {constant:.3f}'
@@ -82,9 +83,11 @@ def training_outcome(
     schedule:tuple|list, # its phases
     classes:list, # names of the classes
     class_weights:np.ndarray, # one a class, as in the loss
-)->dict: # `did_not_train`, `reason`, `ended_by` (`own rule` or `budget`), `steps` (of the optimizer)
-    "What the record says of a training"
+)->dict: # `did_not_train`, `reason`, `ended_by` (`own rule` or `budget`), `steps`, `collapsed`, `collapsed_epochs`
+    "What the record says of a training: did it learn, what ended it, do the kept weights give one answer"
     valid = predictions[predictions.split == 'valid']
-    reason = chance_reason(class_probabilities(valid, classes), valid.target.to_numpy(), class_weights)
-    return dict(did_not_train=bool(reason), reason=reason, steps=int(history.steps.iloc[-1]),
+    p = class_probabilities(valid, classes)
+    reason = chance_reason(p, valid.target.to_numpy(), class_weights)
+    return dict(collapsed=one_answer(np.bincount(p.argmax(1))), collapsed_epochs=int(history.collapsed.sum()),
+                did_not_train=bool(reason), reason=reason, steps=int(history.steps.iloc[-1]),
                 ended_by='own rule' if ended_by_rule(history, schedule[-1]) else 'budget')

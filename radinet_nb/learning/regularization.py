@@ -35,8 +35,10 @@ class L2SP(Callback):
         beta:float, # pull of new weights to zero
     ):
         self.alpha, self.beta, names = alpha, beta, set(carried)
-        self.carried = [(p, p.detach().clone()) for k, p in network.named_parameters() if k in names]
-        self.new = [p for k, p in network.named_parameters() if k not in names]
+        # beside an adapter, the layer that was carried has another name
+        params = [(k.replace('.base_layer.', '.') in names, p) for k, p in network.named_parameters()]
+        self.carried = [(p, p.detach().clone()) for old, p in params if old]
+        self.new = [p for old, p in params if not old]
 
     @torch.no_grad()
     def penalty(self)->float:

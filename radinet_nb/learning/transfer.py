@@ -20,6 +20,8 @@ from ..data.loaders import dataloaders, eval_loader
 from ..data.runs import OpenRun, Run, load_run, run_key
 from ..data.studies import fingerprint, split_studies, study_table
 from ..errors import InputError
+from .adapters import add_adapters, merge_adapters
+from .averages import MovingAverage
 from .blocks import free_parameters
 from .carried import carry_table
 from .checkpoints import Checkpoint, open_checkpoint, remove_checkpoints
@@ -74,14 +76,17 @@ def stage_callbacks(
 )->list: # callbacks
     "What a stage asks of its training beyond the schedule"
     penalty = stage.l2sp_alpha or stage.l2sp_beta
-    return [L2SP(network, carried, stage.l2sp_alpha, stage.l2sp_beta)] if penalty else []
+    res = [L2SP(network, carried, stage.l2sp_alpha, stage.l2sp_beta)] if penalty else []
+    return [*res, MovingAverage(stage.ema)] if stage.ema else res
 
 def callback_facts(
     learn:StageLearner, # after its training, with the weights that are kept
-)->dict: # empty where nothing was asked
+)->dict: # `weights_kept`, and `l2sp` where it was asked for
     "What the record says of those callbacks"
-    found = [o for o in learn.cbs if isinstance(o, L2SP)]
-    return {'l2sp': dict(alpha=o.alpha, beta=o.beta, penalty=o.penalty()) for o in found}
+    l2sp, average = (next((o for o in learn.cbs if isinstance(o, kind)), None) for kind in (L2SP, MovingAverage))
+    kept = f'moving average over steps, decay {average.decay:g}' if average else 'of one step'
+    told = dict(weights_kept=f'{kept}, after the epoch with the lowest validation loss')
+    return told | (dict(l2sp=dict(alpha=l2sp.alpha, beta=l2sp.beta, penalty=l2sp.penalty())) if l2sp else {})
 
 # %% ../../nbs/learning/transfer.ipynb #9a36a34f
 def stage_learner(
@@ -183,6 +188,7 @@ def train_here(
     network = Network(stage.network.scaled(*scale), n_classes=len(stage.task.class_names(rows)))
     stage = replace(stage, network=network.spec)
     carried, schedule = start_from(network, stage.start), list(stage.schedule)
+    if stage.lora_rank: add_adapters(network, stage.lora_rank, stage.lora_alpha)
     learn = stage_learner(stage, network, cache, rows, device, carried['carried'])
     checkpoint = stage_checkpoint(stage, out, network, cache, rows)
     if rank == 0:
@@ -190,6 +196,7 @@ def train_here(
         run = OpenRun(out, record['notebook'], record['params'], [*record['parents'], *before], stage.seed)
     with explain_out_of_memory(stage.batch_size, stage.accumulate*world):
         history = fit_schedule(learn, schedule, checkpoint)
+    merge_adapters(network)
     if rank > 0: return barrier()
     run.note(input=dict(mean=network.spec.mean, std=network.spec.std,
                         of='the parameters' if own else 'the start' if scale[0] else 'the backbone'))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FAILED', 'curves_figure']
 
-# %% ../../nbs/results/curves.ipynb #171107c2
+# %% ../../nbs/results/curves.ipynb #0c952654
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 
 from .figures import COLORS, style
 
-# %% ../../nbs/results/curves.ipynb #3878e27e
+# %% ../../nbs/results/curves.ipynb #0f8a568d
 FAILED = '#C00000'
 
 def _draw_training(ax, history, marked):
@@ -24,16 +24,17 @@ def _draw_training(ax, history, marked):
     kept = history.epoch == history.kept
     ax.plot(x[kept], history.valid_loss[kept], 'x' if marked else 'o', color=color, markersize=4)
 
-# %% ../../nbs/results/curves.ipynb #692db337
+# %% ../../nbs/results/curves.ipynb #83988c70
 def _curve_key(fig, marked):
     "What lines and colors mean, below the panels"
     line = mpl.lines.Line2D
-    handles = [line([], [], color=COLORS[4], label='validation'), line([], [], color=COLORS[4], linestyle=':', label='training'),
+    handles = [line([], [], color=COLORS[4], label='validation'),
+               line([], [], color=COLORS[4], linestyle=':', label='training'),
                line([], [], color=COLORS[4], marker='o', linestyle='none', label='epoch kept')]
     if marked: handles.append(line([], [], color=FAILED, marker='x', label=marked))
     fig.legend(handles=handles, loc='outside lower center', ncols=4)
 
-# %% ../../nbs/results/curves.ipynb #d1ea7964
+# %% ../../nbs/results/curves.ipynb #10cb8af8
 def curves_figure(
     histories:pd.DataFrame, # row, seed, epoch, train_loss, valid_loss, kept (epoch), marked (bool)
     marked:str='failed', # what a mark means, for the legend
@@ -51,9 +52,10 @@ def curves_figure(
             for _, one in histories[histories.row == row].groupby('seed'):
                 _draw_training(ax, one.sort_values('epoch'), bool(one.marked.iloc[0]))
             ax.set_title(row, fontsize=7)
-            ax.set_ylim(0, top)
-            ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
+            ax.set(xlim=(.5, histories.epoch.max() + 1.5), ylim=(0, top))
+            ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
             ax.grid(axis='y'); ax.set_axisbelow(True)
-        fig.supxlabel('epoch', fontsize=8); fig.supylabel('loss (cross-entropy, nats)', fontsize=8)
+        for ax in axes[-1]: ax.set_xlabel('epoch')
+        for ax in axes[:, 0]: ax.set_ylabel('loss (nats)')
         _curve_key(fig, marked if histories.marked.any() else '')
         return fig

@@ -20,8 +20,8 @@ COLORS = ('#F5B700', '#4BA6DB', '#009E73', '#C44E00', '#0054A6', '#000000')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 DASHES = ('-', (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)))
 #: names of metrics on a figure
-LABELS = dict(accuracy='Accuracy', balanced_accuracy='Balanced accuracy', f1='F1', macro_f1='Macro F1', kappa="Cohen's κ",
-              auc='AUC', calibration_error='Calibration error',
+LABELS = dict(accuracy='Accuracy', balanced_accuracy='Balanced accuracy', f1='F1', macro_f1='Macro F1',
+              kappa="Cohen's κ", auc='AUC', calibration_error='Calibration error',
               precision='Precision', recall='Recall',
               specificity='Specificity', npv='NPV', average_precision='Average precision', brier='Brier score')
 

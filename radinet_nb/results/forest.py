@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['forest_figure']
 
-# %% ../../nbs/results/forest.ipynb #d5bb6a84
+# %% ../../nbs/results/forest.ipynb #bf4e179a
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 
 from .figures import LABELS, looks_of, style
 
-# %% ../../nbs/results/forest.ipynb #7e6e8b7c
+# %% ../../nbs/results/forest.ipynb #c34d3d7f
 def _draw_series(ax, part, at, look, name):
     "The points of one series with their intervals; a cross over those that carry a mark, published values hollow"
     ax.hlines(at, part.low, part.high, color='black', linewidth=1)
@@ -24,7 +24,7 @@ def _draw_series(ax, part, at, look, name):
     hollow = dict(marker='D', linestyle='none', markerfacecolor='white', markeredgecolor='black')
     ax.plot(part.published.astype(float), at, markersize=4.5, zorder=2, **hollow)
 
-# %% ../../nbs/results/forest.ipynb #e626a457
+# %% ../../nbs/results/forest.ipynb #d583e641
 def _forest_key(fig, looks, published, marked):
     "The legend below the panels: series, what hollow means, what a cross means"
     line, none = mpl.lines.Line2D, dict(linestyle='none', color='black')
@@ -34,7 +34,7 @@ def _forest_key(fig, looks, published, marked):
     if marked: handles.append(line([], [], marker='x', markersize=8, label=marked, **none))
     if handles: fig.legend(handles=handles, loc='outside lower center', ncols=4)
 
-# %% ../../nbs/results/forest.ipynb #6501911b
+# %% ../../nbs/results/forest.ipynb #0bce28a9
 def forest_figure(
     table:pd.DataFrame, # row, metric, value, low, high; optional: series, published, marked (bool)
     marked:str='', # what a mark means, for the legend

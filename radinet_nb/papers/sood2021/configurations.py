@@ -6,11 +6,11 @@
 __all__ = ['PROTOCOL', 'CONFIGURATIONS', 'HE', 'XAVIER', 'BEST', 'WHOLE', 'BODY_INITS', 'PROBE', 'reading_of',
            'configuration_stage', 'probe_stage']
 
-# %% ../../../nbs/papers/sood2021/configurations.ipynb #b6992353
+# %% ../../../nbs/papers/sood2021/configurations.ipynb #20e192da
 from ...data.notebooks import nearest
 from ...errors import InputError
 
-# %% ../../../nbs/papers/sood2021/configurations.ipynb #aac0d815
+# %% ../../../nbs/papers/sood2021/configurations.ipynb #200352d3
 #: what all rows share
 PROTOCOL = dict(task='fracture', unit='view', schedule='paper', warmup=0, batch_size=64, head_depth=2, head_dropout=0.2,
                 input_mean=[0.5]*3, input_std=[0.5]*3)
@@ -34,7 +34,7 @@ CONFIGURATIONS = {
 HE, XAVIER, BEST = (next(k for k, v in CONFIGURATIONS.items() if v['claim'] == o)
                     for o in ('none frozen', 'none frozen, Xavier', 'more linear layers'))
 
-# %% ../../../nbs/papers/sood2021/configurations.ipynb #1632ad59
+# %% ../../../nbs/papers/sood2021/configurations.ipynb #4d21c4c8
 WHOLE = ' (whole network)'
 #: keys of the rows that name an initialization, with that of the whole network: empty is PyTorch's own
 BODY_INITS = dict(none_frozen='he', none_frozen_xavier='xavier', last_2='xavier', last_1='he', last_3='')
@@ -45,7 +45,7 @@ def reading_of(
     "Which row a run is, under which reading of its initialization"
     return name.removesuffix(WHOLE), 'whole network' if name.endswith(WHOLE) else 'head'
 
-# %% ../../../nbs/papers/sood2021/configurations.ipynb #315d9e1d
+# %% ../../../nbs/papers/sood2021/configurations.ipynb #110665c4
 def configuration_stage(
     row:str, # of Fig. 4
     section:dict|None=None, # of the profile: backbone, epochs, lr, parts and further parameters of a stage
@@ -61,7 +61,7 @@ def configuration_stage(
     both = dict(name=row + WHOLE, body_init=BODY_INITS[key]) if whole else {}
     return dict(lr=0.001, name=row) | PROTOCOL | (section or {}) | own | both
 
-# %% ../../../nbs/papers/sood2021/configurations.ipynb #42a216dc
+# %% ../../../nbs/papers/sood2021/configurations.ipynb #41013d88
 PROBE = 'Frozen probe'
 
 def probe_stage(

@@ -6,7 +6,7 @@
 __all__ = ['GRID_METRICS', 'COLLAPSED', 'grid_order', 'fig4_table', 'trainings_table', 'collapsed_text', 'fig4_layout',
            'grid_differences', 'baseline_runs', 'baselines_table']
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #0b783051
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #fe252e30
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,11 +21,11 @@ from ...results.by_study import study_predictions
 from ...results.performance import by_model, model_table, paired_differences
 from ...results.trainings import training_facts
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #16f7288c
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #0297cd81
 #: by study: those that the paper prints, those of the positive class alone, of ranks, of agreement, and of calibration
 GRID_METRICS = ('accuracy', 'macro_f1', 'f1', 'auc', 'kappa', 'calibration_error')
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #910734c2
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #65debbfb
 def grid_order(
     runs:list, # of any rows, any seeds
 )->list: # the same, row by row as in Fig. 4, the head's reading first
@@ -46,7 +46,7 @@ def fig4_table(
     first = ['model', 'reading', 'metric', 'value', 'low', 'high', 'published']
     return table[[*first, *table.columns.drop(first)]]
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #554458e4
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #ddba7d82
 COLLAPSED = .05 # share of the rarer answer below which a network counts as collapsed
 
 def trainings_table(
@@ -61,18 +61,20 @@ def trainings_table(
         model, reading = reading_of(run.record['name'])
         rows.append(dict(
             model=model, reading=reading, seed=run.record.get('seed'), abnormal=abnormal, **found,
-            collapsed=bool(min(abnormal, 1 - abnormal) < COLLAPSED), did_not_train=told.get('did_not_train', False),
+            collapsed=bool(min(abnormal, 1 - abnormal) < COLLAPSED or told.get('collapsed')),
+            did_not_train=told.get('did_not_train', False),
             reason=told.get('reason', ''), epochs=run.record['epochs'], kept=run.record['best_epoch'] + 1,
             ended_by=told.get('ended_by', ''), minutes=run.record['seconds']/60))
     return pd.DataFrame(rows)
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #cd7754f3
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #24067951
 def _failed(trainings, column)->str: # `none frozen in 1 of 3`; empty: none
     "The rows of which some trainings failed, and how many"
     counts = trainings.groupby(['model', 'reading'], sort=False)[column].agg(['sum', 'size'])
     counts = counts[counts['sum'] > 0]
     names = [CONFIGURATIONS[model]['claim'] + (WHOLE if reading != 'head' else '') for model, reading in counts.index]
-    return '; '.join(f'{name} in {bad} of {n}' for name, bad, n in zip(names, counts['sum'], counts['size'], strict=True))
+    rows = zip(names, counts['sum'], counts['size'], strict=True)
+    return '; '.join(f'{name} in {bad} of {n}' for name, bad, n in rows)
 
 def collapsed_text(
     trainings:pd.DataFrame, # of `trainings_table`
@@ -82,11 +84,11 @@ def collapsed_text(
     said = f'Collapsed to one answer: {collapsed} trainings.' if collapsed else 'No training collapsed to one answer.'
     return f'{said} Did not train: {untrained}.' if untrained else said
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #160926e4
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #15172adc
 def fig4_layout(
     table:pd.DataFrame, # of `fig4_table`
     trainings:pd.DataFrame, # of `trainings_table`
-)->pd.DataFrame: # configuration, reading, published accuracy, accuracy, published F1, macro F1, AUC, kappa, ECE, collapsed
+)->pd.DataFrame: # configuration, initialized, published accuracy, accuracy, published F1, macro F1, ..., collapsed
     "Fig. 4: one row a configuration and reading, intervals in brackets"
     counts = trainings.groupby(['model', 'reading']).collapsed.agg(['sum', 'size'])
     rows = []
@@ -102,7 +104,7 @@ def fig4_layout(
             'collapsed': f'{bad["sum"]} of {bad["size"]}'})
     return pd.DataFrame(rows)
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #bf340673
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #d2f1c8e8
 def grid_differences(
     runs:list, # of the rows of Fig. 4, with predictions by study
     **options, # of `paired_differences`
@@ -124,7 +126,7 @@ def grid_differences(
     table = table.assign(stated=stated)
     return table[[*first, 'stated', *table.columns.drop([*first, 'stated'])]]
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #248f50e2
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #ba1b5d5d
 def baseline_runs(
     studies:pd.DataFrame, # the views that the grid was trained and tested on, with label and split
     cache, # `ImageCache` with all of them
@@ -142,7 +144,7 @@ def baseline_runs(
     return [SimpleNamespace(folder=k, record=dict(name=k), predictions=study_predictions(v.assign(run=k)))
             for k, v in found.items()]
 
-# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #0d35fb93
+# %% ../../../nbs/papers/sood2021/grid_tables.ipynb #068c9906
 def baselines_table(
     runs:list, # of `baseline_runs`
     **options, # of `evaluate`

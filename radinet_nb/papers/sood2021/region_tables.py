@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MURA_DENSENET169', 'REGION_METRICS', 'validation_table', 'regions_table', 'least_region']
 
-# %% ../../../nbs/papers/sood2021/region_tables.ipynb #ef77c5b7
+# %% ../../../nbs/papers/sood2021/region_tables.ipynb #ca9ae3ed
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from ...results.performance import average_seeds, by_model, model_table
 
-# %% ../../../nbs/papers/sood2021/region_tables.ipynb #e2daeb27
+# %% ../../../nbs/papers/sood2021/region_tables.ipynb #5829210e
 def validation_table(
     runs:list, # trainings of any models, with predictions by study
 )->pd.DataFrame: # model, validation_auc (mean over seeds), seed_sd, seeds; best first
@@ -22,11 +22,11 @@ def validation_table(
     def auc(run):
         valid = run.predictions[run.predictions.split == 'valid']
         return roc_auc_score(valid.target, valid.probability) if valid.target.nunique() == 2 else np.nan
-    rows = [dict(model=model, validation_auc=np.mean(found), seed_sd=np.std(found, ddof=1) if len(found) > 1 else np.nan,
-                 seeds=len(found)) for model, group in by_model(runs).items() for found in [[auc(o) for o in group]]]
+    found = {model: pd.Series([auc(o) for o in group]) for model, group in by_model(runs).items()}
+    rows = [dict(model=k, validation_auc=v.mean(skipna=False), seed_sd=v.std(), seeds=len(v)) for k, v in found.items()]
     return pd.DataFrame(rows).sort_values('validation_auc', ascending=False, kind='stable').reset_index(drop=True)
 
-# %% ../../../nbs/papers/sood2021/region_tables.ipynb #d5114c9b
+# %% ../../../nbs/papers/sood2021/region_tables.ipynb #45026bf7
 #: Cohen's kappa by study on MURA's public validation set, of the public DenseNet-169 that others trained
 MURA_DENSENET169 = dict(shoulder=.54, elbow=.72, humerus=.72, hand=.43, wrist=.71, forearm=.65, finger=.59) | {
     'all regions': .629}
@@ -55,7 +55,7 @@ def regions_table(
     first = ['region', 'metric', 'value', 'low', 'high', 'constant', 'densenet169']
     return table[[*first, *table.columns.drop(first)]]
 
-# %% ../../../nbs/papers/sood2021/region_tables.ipynb #653c8d49
+# %% ../../../nbs/papers/sood2021/region_tables.ipynb #f8100a5b
 def least_region(
     table:pd.DataFrame, # of `regions_table`
     limit:float=.7, # that Section 7 says every region exceeds

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['LABELLED', 'choose_studies', 'fig2_table', 'counts_agree']
 
-# %% ../../../nbs/papers/sood2021/study_tables.ipynb #2553546b
+# %% ../../../nbs/papers/sood2021/study_tables.ipynb #66c2ac6f
 import pandas as pd
 
 from ...errors import InputError
 from ...evidence.published import published
 from ...evidence.recovered import MURA_STUDIES
 
-# %% ../../../nbs/papers/sood2021/study_tables.ipynb #125d0e40
+# %% ../../../nbs/papers/sood2021/study_tables.ipynb #7a3268e7
 LABELLED = {0: 'normal', 1: 'abnormal'}
 
 def choose_studies(
@@ -33,7 +33,7 @@ def choose_studies(
     return {f'{i + 1}. {o.body_part}: {LABELLED[int(o.label)]}': known[known.study == o.study][:views].assign(
         note=lambda d: d['view']) for i, o in enumerate(chosen.itertuples())}
 
-# %% ../../../nbs/papers/sood2021/study_tables.ipynb #8c76743b
+# %% ../../../nbs/papers/sood2021/study_tables.ipynb #f69b1abb
 def fig2_table(
     studies:pd.DataFrame, # a study table with splits and labels
 )->pd.DataFrame: # region, train_normal, ..., test_abnormal, total, published_train_normal, ..., mura_valid_abnormal
@@ -53,7 +53,7 @@ def fig2_table(
     res = ours.reindex(rows).join(printed[[*parts, 'published_total']]).join(mura).astype('Int64')
     return res.rename_axis('region').reset_index().rename_axis(None, axis=1)
 
-# %% ../../../nbs/papers/sood2021/study_tables.ipynb #99cc6aab
+# %% ../../../nbs/papers/sood2021/study_tables.ipynb #d2765a24
 def counts_agree(
     table:pd.DataFrame, # of `fig2_table`
 )->bool|None: # None where the collection in use lacks a region of the paper

@@ -1,0 +1,162 @@
+"sood2021: the seven rows of Fig. 4, from the plan to the table"
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from radinet_nb.errors import InputError
+from radinet_nb.learning.blocks import free_parameters
+from radinet_nb.learning.networks import Network
+from radinet_nb.learning.stages import stage_from_parameters
+from radinet_nb.papers.sood2021.configurations import BODY_INITS, CONFIGURATIONS, HE, WHOLE, XAVIER
+from radinet_nb.papers.sood2021.factors import (FACTORS, base_setting, factor_settings, setting_key, setting_name,
+                                                setting_of, setting_stage)
+from radinet_nb.papers.sood2021.grid_tables import fig4_table, trainings_table
+from radinet_nb.papers.sood2021.region_tables import validation_table
+from radinet_nb.results.claims import judge_claims
+from radinet_nb.workflow.papers import paper_module
+from radinet_nb.workflow.plan import make_plan
+from radinet_nb.workflow.profiles import load_profile
+
+SEEDS = dict(smoke=1, demo=1, open=3, paper=5)
+COLLECTIONS = dict(smoke=[], demo=[], open=['fracatlas'], paper=['mura', 'hospital'])
+
+
+@pytest.fixture(scope='module')
+def plans(tmp_path_factory):
+    "What each profile runs for sood2021, by id"
+    folder = str(tmp_path_factory.mktemp('collection'))
+    return {name: make_plan(load_profile(name, dict.fromkeys(used, folder)), 'sood2021')
+            for name, used in COLLECTIONS.items()}
+
+
+def stages(plan): return {o.partition('/stage/')[2]: node for o, node in plan.items() if '/stage/' in o}
+
+
+@pytest.mark.parametrize('profile', COLLECTIONS)
+def test_every_row_is_trained_for_every_seed_from_one_start_on_one_split(profile, plans):
+    own = {k: v for k, v in stages(plans[profile]).items() if not k.startswith(('depth_', 'body_part.'))}
+    seeds = range(SEEDS[profile])
+    rows = {f'{o["key"]}.seed{seed}' for o in CONFIGURATIONS.values() for seed in seeds}
+    assert rows | {f'frozen_probe.seed{o}' for o in seeds} <= set(own)
+    assert len({node.parents['ingested'] for node in own.values()}) == 1
+    for key, node in own.items():
+        seed, whole = key.rpartition('seed')[2], '_whole.' in key
+        assert node.params['seed'] == int(seed)
+        assert ('source' in node.parents) != whole # of the whole network's reading nothing is carried
+        if not whole: assert node.parents['source'].endswith(f'General.seed{seed}')
+
+
+@pytest.mark.parametrize('profile', COLLECTIONS)
+def test_a_row_has_what_fig4_names_in_every_profile(profile, plans):
+    for row in CONFIGURATIONS.values():
+        for key in [row['key']] + [f'{row["key"]}_whole']:
+            node = stages(plans[profile]).get(f'{key}.seed0')
+            if node is None: continue
+            named = {k: v for k, v in row.items() if k not in ('key', 'claim')}
+            assert {k: node.params[k] for k in named} == named, key
+            assert (node.params['head_dropout'], node.params['unit']) == (.2, 'view')
+            assert (node.params['name'].endswith(WHOLE), node.params.get('body_init', '')) == (
+                key.endswith('_whole'), BODY_INITS[row['key']] if key.endswith('_whole') else '')
+
+
+def test_the_paper_profile_is_the_published_protocol(plans):
+    node = stages(plans['paper'])['none_frozen.seed4']
+    wanted = dict(backbone='densenet169', batch_size=64, input_mean=[.5]*3, input_std=[.5]*3)
+    assert {k: node.params[k] for k in wanted} == wanted
+    ingest = plans['paper'][node.parents['ingested']]
+    assert (ingest.params['pixels'], list(ingest.params['data'])) == (224, ['mura']) # and no hospital
+
+
+@pytest.mark.parametrize('profile', ['smoke', 'demo', 'open'])
+def test_what_two_papers_read_alike_is_read_once(profile, plans):
+    parents = stages(plans[profile])['none_frozen.seed0'].parents
+    assert parents == dict(ingested='karam2021/ingest/main', source='karam2021/general/General.seed0')
+
+
+@pytest.mark.parametrize('profile', COLLECTIONS)
+def test_a_setting_changes_one_factor_and_starts_where_its_name_says(profile, plans):
+    nodes = {k: v for k, v in stages(plans[profile]).items() if k.startswith('depth_')}
+    reader = plans[profile]['sood2021/depth/main']
+    settings = {k: setting_of(SimpleNamespace(params=v.params, folder=k)) for k, v in nodes.items()}
+    base = base_setting(next(iter(nodes.values())).params['lr']) # the base comes first
+    assert set(reader.parents['runs']) == {f'sood2021/stage/{k}' for k in nodes}
+    for key, setting in settings.items():
+        node, drawn = nodes[key], setting_name(setting) in reader.params['drawn']
+        changed = {k for k in FACTORS if setting[k] != base[k]}
+        crossed = changed - {'free'} if changed & {'start', 'lr'} else changed # these two are crossed with what is free
+        assert drawn or len(crossed - ({'layers'} if setting['way'] == 'LP-FT' else set())) <= 1, key
+        source = node.parents.get('source', '')
+        assert dict(nothing='', general_images='General', body_part='body_part')[
+            setting['start'].replace(' ', '_')] in source and bool(source) == (setting['start'] != 'nothing'), key
+        assert key.startswith(setting_key(setting)) and node.params['name'] == setting_name(setting)
+
+
+@pytest.mark.parametrize('factors, message', [
+    ({'free': ['lats 1']}, 'is no block'), ({'layers': [0]}, 'head of 0 linear layers'),
+    ({'way': ['LP-TF']}, 'did you mean LP-FT'), ({'depth': [1]}, 'did you mean'), ({'lr': .1}, 'no list of levels')])
+def test_wrong_factors_are_told(factors, message):
+    "Before anything runs where the plan can know it, and by the training itself where only the network does"
+    if 'free' in factors or 'layers' in factors:
+        setting = factor_settings(factors, .001)[1]
+        with pytest.raises(InputError, match=message):
+            stage = stage_from_parameters(setting_stage(setting, dict(backbone='densenet51', source='start')))
+            free_parameters(Network(stage.network), stage.schedule[-1].free)
+        return
+    with pytest.raises(InputError, match=message):
+        make_plan(load_profile('smoke', settings={'sood2021.factors': factors}))
+
+
+def test_a_row_without_an_initialization_has_no_second_reading():
+    with pytest.raises(InputError, match='no row .all_frozen. names an initialization'):
+        make_plan(load_profile('smoke', settings={'sood2021.whole': ['all_frozen']}))
+
+
+def training(name, seed, tp, fp, positives=538, negatives=661):
+    "A training that finds some of the abnormal studies and raises some false alarms, on validation too"
+    target = np.r_[np.ones(positives, int), np.zeros(negatives, int)]
+    called = np.r_[np.arange(positives) < tp, np.arange(negatives) < fp]
+    frame = pd.DataFrame(dict(collection='mura', patient=[f'p{i}' for i in range(len(target))],
+                              study=[f's{i}' for i in range(len(target))], view='study', body_part='hand',
+                              target=target, probability=np.where(called, .8, .2), run=name))
+    frame = pd.concat([frame.assign(split='test'), frame.assign(split='valid', patient='v' + frame.patient)])
+    record = dict(name=name, seed=seed, epochs=2, best_epoch=1, seconds=1.)
+    return SimpleNamespace(folder=name, record=record, predictions=frame.reset_index(drop=True))
+
+
+def test_the_row_that_the_paper_prints_for_xavier_is_marked_as_collapsed():
+    "The confusion matrix that the audit recovers behind accuracy 58.0 and F1 43.0, as a run"
+    found = trainings_table([training(XAVIER, 0, 40, 6), training(HE, 0, 400, 131)]).set_index('model')
+    assert found.collapsed.to_dict() == {HE: False, XAVIER: True}
+    assert round(100*found.accuracy[XAVIER], 1) == 58.0 and round(100*found.macro_f1[XAVIER], 1) == 43.0
+    table = fig4_table([training(XAVIER, 0, 40, 6)], resamples=20).set_index('metric')
+    assert abs(table.value['macro_f1'] - table.published['macro_f1']) < .0005
+    assert table.value['f1'] < .15 # the F1 of the abnormal class alone is not what the paper prints
+
+
+def test_the_test_split_does_not_choose_the_best_configuration():
+    runs = [training('A', 0, 400, 100), training('B', 0, 300, 100)]
+    for run in runs:
+        p = run.predictions
+        worst = p.split.eq('test') & (run.record['name'] == 'A')
+        run.predictions = p.assign(probability=p.probability.mask(worst, 1 - p.target)) # A is always wrong on the test
+    assert validation_table(runs).model.tolist() == ['A', 'B']
+
+
+def test_a_row_that_did_not_train_decides_nothing():
+    "He beats Xavier by far when Xavier collapsed, and the ledger says why that is no finding"
+    rng = np.random.default_rng(0)
+    def frames(skill):
+        base = training('A', 0, 400, 100).predictions.drop(columns='run')
+        def noisy(seed):
+            noise = .2*np.random.default_rng(seed).normal(size=len(base))
+            return np.clip(.5 + skill*(base.target - .5) + noise, 0, 1)
+        return pd.concat([base.assign(probability=noisy(o), seed=o) for o in range(3)], ignore_index=True)
+    keys = 'sood/none frozen', 'sood/none frozen, Xavier'
+    evidence = dict(predictions={keys[0]: frames(.5), keys[1]: frames(.02*rng.random())}, resamples=100)
+    checks = dict.fromkeys(paper_module('sood2021', 'checks').CHECKS, lambda: (True, ''))
+    def verdict(more): return judge_claims('sood2021', evidence | more, checks).set_index('id').loc['sood-xavier']
+    assert verdict({}).verdict == 'reproduced'
+    stuck = verdict(dict(untrained={keys[1]: 'it did not train: one answer'}))
+    assert stuck.verdict == 'undecided' and 'did not train' in stuck.says
