@@ -1,13 +1,13 @@
 """What a run costs besides its work: the same plan of empty notebooks with warm workers and without, in turns
 
-    python benchmarks/fixed_cost.py [--runs 12] [--rounds 3] [--jobs 2]
+    python benchmarks/fixed_cost.py [--runs 12] [--rounds 3] [--jobs 2] [--result FILE]
 
 The notebooks import what the step `stage` imports, open a run and finish it. A plan of two such notebooks and one of
 `--runs` are made with and without warm workers, all four in turns; the fixed cost of a run is the difference of the
 larger and the smaller plan, divided by the runs between them, so that what is paid once is not in it. CPU
 seconds are those of the whole machine (/proc/stat): a fork of the warm process is nobody's child, so let nothing else
-run. What `radinet reproduce` says of itself in its closing line stands beside them. Medians over rounds; results go to
-benchmarks/fixed_cost.json.
+run. What `radinet reproduce` says of itself in its closing line, in whole seconds, stands beside them; it counts its
+own processes only. Medians over rounds; results go to benchmarks/fixed_cost.json.
 """
 import argparse
 import json
@@ -75,14 +75,16 @@ def measure(folder, runs, warm, jobs):
     wall, cpu = time.perf_counter() - began, machine_cpu() - before
     if done.returncode: raise SystemExit(done.stderr[-2000:])
     own = re.search(r'with ([\d.]+) s of CPU', done.stdout)
-    return dict(wall=wall, cpu=cpu, said=float(own[1]) if own else None)
+    return dict(wall=wall, cpu=cpu, said=float(own[1]) if own else float('nan'))
 
 
 def main():
     parser = argparse.ArgumentParser()
     for name, value in (('runs', 12), ('rounds', 3), ('jobs', 2)):
         parser.add_argument(f'--{name}', type=int, default=value)
+    parser.add_argument('--result', type=Path, default=HERE/'fixed_cost.json')
     args, few = parser.parse_args(), 2
+    if args.runs <= few: parser.error(f'--runs {args.runs}: more than {few}, for the difference is divided by')
     found = {(warm, runs): [] for warm in (True, False) for runs in (few, args.runs)}
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as tmp:
@@ -94,11 +96,12 @@ def main():
     for warm, name in ((True, 'warm workers'), (False, 'a process for each run')):
         small, large = found[warm, few], found[warm, args.runs]
         each = {k: [(b[k] - a[k])/(args.runs - few) for a, b in zip(small, large, strict=True)]
-                for k in ('wall', 'cpu')}
-        res[name] = {f'{k}_seconds_a_run': round(statistics.median(v), 2) for k, v in each.items()} | {
+                for k in ('wall', 'cpu', 'said')}
+        names = dict(wall='wall_seconds_a_run', cpu='cpu_seconds_a_run', said='cpu_seconds_a_run_as_reproduce_says')
+        res[name] = {names[k]: round(statistics.median(v), 2) for k, v in each.items()} | {
             'cpu_rounds': [round(v, 2) for v in each['cpu']],
             f'cpu_seconds_of_{args.runs}_runs': round(statistics.median(o['cpu'] for o in large), 1),
-            'as_reproduce_says': statistics.median(o['said'] for o in large),
+            f'cpu_seconds_of_{args.runs}_runs_as_reproduce_says': statistics.median(o['said'] for o in large),
             f'wall_seconds_of_{args.runs}_runs': round(statistics.median(o['wall'] for o in large), 1)}
     warm, cold = res.values()
     ratios = [b/a for a, b in zip(warm['cpu_rounds'], cold['cpu_rounds'], strict=True)]
@@ -106,7 +109,7 @@ def main():
                  jobs=args.jobs, load_before=round(load, 2), contestants=res,
                  cpu_ratio=round(statistics.median(ratios), 1), machine=platform.machine(), cores=os.cpu_count(),
                  versions=versions(), commit=commit())
-    (HERE/'fixed_cost.json').write_text(json.dumps(about, indent=1) + '\n')
+    args.result.write_text(json.dumps(about, indent=1) + '\n')
     print(json.dumps(about, indent=1))
 
 

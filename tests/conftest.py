@@ -1,4 +1,9 @@
 "How tests are spread over two processes: a file stays in one, for its fixtures are made once; lessons go one by one"
+import os
+
+# two processes of tests share two cores: threads of numpy would only wait for each other. Read when it is imported
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 

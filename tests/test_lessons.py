@@ -13,7 +13,8 @@ RUN = {p for room in ('papers', 'steps') for p in (ROOT/'nbs'/room).rglob('*.ipy
 LESSONS = [p for p in map(Path, sorted(nbglob(ROOT/'nbs'))) if p not in RUN and p.stem != 'adding_a_paper']
 # what most lessons import, once a process of tests; each lesson is a fork and sees what no other has changed
 MODULES = ['nbdev.test', 'fastcore.test', 'matplotlib.pyplot', 'pandas', 'pandera.pandas', 'scipy.ndimage',
-           'radinet_nb.learning.transfer', 'radinet_nb.data.hospital', 'radinet_nb.synthetic.hospital']
+           'radinet_nb.learning.transfer', 'radinet_nb.data.hospital', 'radinet_nb.synthetic.hospital',
+           'torch._inductor'] # what torch imports when it is asked for deterministic algorithms
 ONE_THREAD = {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
 CODE = '''
 import sys

@@ -21,19 +21,16 @@ ROOT = Path(__file__).resolve().parents[1]
 COLLECTIONS = dict(smoke={}, demo={}, open=['fracatlas'], paper=['mura', 'hospital'])
 
 
-@pytest.fixture
-def folders(tmp_path):
-    "Empty folders that stand for the collections of a profile"
-    return {k: str(tmp_path) for k in ('fracatlas', 'mura', 'hospital')}
-
-
-def plan_of(profile, folders):
-    chosen = load_profile(profile, {k: folders[k] for k in COLLECTIONS[profile]})
-    return make_plan(chosen)
+@pytest.fixture(scope='module')
+def plans(tmp_path_factory):
+    "The plan of each profile, over an empty folder that stands for its collections"
+    empty = str(tmp_path_factory.mktemp('collections'))
+    return {profile: make_plan(load_profile(profile, dict.fromkeys(names, empty)))
+            for profile, names in COLLECTIONS.items()}
 
 
 @pytest.mark.parametrize('profile', COLLECTIONS)
-def test_karam2021_runs_what_it_ran_when_the_engine_knew_it(profile, folders):
+def test_karam2021_runs_what_it_ran_when_the_engine_knew_it(profile, plans):
     """The same runs with the same parameters and edges as before the redesign, up to the renames in CHANGELOG.md
 
     Added to these: the baselines that see no bone in every profile, and the grouping by sequence in `open`. In `demo`
@@ -41,7 +38,7 @@ def test_karam2021_runs_what_it_ran_when_the_engine_knew_it(profile, folders):
     hospitals shown are others than those that settings were chosen on; controls begin where the chains begin.
     """
     before = json.loads((ROOT/'tests'/'karam2021_plans.json').read_text())[profile]
-    plan = {k: o for k, o in plan_of(profile, folders).items() if k.startswith('karam2021/') and not o.page}
+    plan = {k: o for k, o in plans[profile].items() if k.startswith('karam2021/') and not o.page}
     assert set(plan) == set(before)
     for k, o in plan.items():
         params = {n: v for n, v in o.params.items() if n not in ('chain', 'target',
@@ -51,8 +48,8 @@ def test_karam2021_runs_what_it_ran_when_the_engine_knew_it(profile, folders):
         assert o.parents == before[k]['parents'], k
 
 
-def test_a_training_says_what_it_is(folders):
-    plan = plan_of('smoke', folders)
+def test_a_training_says_what_it_is(plans):
+    plan = plans['smoke']
     params = plan['karam2021/stage/RadiNet_finger.seed0'].params
     assert (params['chain'], params['target']) == (['general', 'radiology', 'finger'], 'finger')
     assert plan['karam2021/stage/RadiNet_wrist_minimal.seed0'].params['variant'] == 'minimal'
@@ -67,8 +64,8 @@ def test_the_engine_names_no_paper():
                                                   _ in named), named # an example in the help of --like
 
 
-def test_a_new_paper_adds_its_runs_and_touches_nothing_else(tmp_path, monkeypatch, folders):
-    before = plan_of('demo', folders)
+def test_a_new_paper_adds_its_runs_and_touches_nothing_else(tmp_path, monkeypatch, plans):
+    before = plans['demo']
     _, section = new_paper('mine', tmp_path/'papers')
     monkeypatch.setenv('RADINET_PAPERS', str(tmp_path/'papers'))
     text = (ROOT/'workflow'/'profiles'/'demo.yaml').read_text().replace('data: {', f'data: {{classes: {tmp_path}, ')
@@ -128,8 +125,8 @@ def test_every_item_belongs_to_a_notebook_that_saves_it(paper):
 
 
 @pytest.mark.parametrize('paper', paper_folders())
-def test_every_page_shows_notebooks_that_some_profile_runs(paper, folders):
-    ran = {k.split('/')[1] for profile in COLLECTIONS for k in plan_of(profile, folders) if k.startswith(f'{paper}/')}
+def test_every_page_shows_notebooks_that_some_profile_runs(paper, plans):
+    ran = {k.split('/')[1] for profile in COLLECTIONS for k in plans[profile] if k.startswith(f'{paper}/')}
     for section in load_paper(paper).page:
         assert {o.partition('/')[0] for o in section['shows']} <= ran, section['title']
 

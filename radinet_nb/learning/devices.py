@@ -14,11 +14,12 @@ import torch
 # %% ../../nbs/learning/devices.ipynb #ea3bafda
 def set_seed(
     seed:int, # the one seed
-    threads:int=0, # threads of torch; 0: as many as there are cores
+    threads:int=0, # threads of torch; 0: what `OMP_NUM_THREADS` says, else as many as there are cores
 ):
     "Seed Python, numpy and torch, and ask torch for deterministic algorithms"
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
-    torch.set_num_threads(threads or os.cpu_count())
+    stated = os.environ.get('OMP_NUM_THREADS', '')
+    torch.set_num_threads(threads or (int(stated) if stated.isdigit() and int(stated) else os.cpu_count()))
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # read when the first product is made on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

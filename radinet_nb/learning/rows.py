@@ -86,12 +86,20 @@ def with_fold(
 # %% ../../nbs/learning/rows.ipynb #9fbe9bb2
 SEEN_COLUMNS = ['collection', 'patient', 'study', 'path', 'split', 'cache'] # of learned.parquet, which every run leaves
 
+def _found_again(cache, runs)->str:
+    "Where an image cache is now: the folder of all runs may have been moved as a whole"
+    there = runs.joinpath(*Path(cache).parts[-4:]) # paper, notebook, run, views or cases
+    return str(there) if not Path(cache).exists() and there.is_dir() else cache
+
 def seen_rows(
     source:str|Path, # a run's folder, a weights file, or empty for random weights
 )->pd.DataFrame: # columns `SEEN_COLUMNS`
     "All rows that the chain behind `source` has learned from; of a weights file, none are known"
     if not str(source) or not Path(source).is_dir(): return pd.DataFrame(columns=SEEN_COLUMNS)
-    return load_run(source).table('learned.parquet')
+    seen, runs = load_run(source).table('learned.parquet'), [*Path(source).absolute().parents][:3][-1]
+    if 'cache' not in seen: return seen
+    now = {o: _found_again(o, runs) for o in seen['cache'].unique()}
+    return seen.assign(cache=seen['cache'].map(now).astype(seen['cache'].dtype))
 
 # %% ../../nbs/learning/rows.ipynb #0b946527
 def audited_rows(

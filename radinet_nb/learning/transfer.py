@@ -17,7 +17,7 @@ import torch
 from ..data.cache import ImageCache, build_cache
 from ..data.leaks import audit_stage
 from ..data.loaders import dataloaders, eval_loader
-from ..data.runs import OpenRun, Run, load_run, run_key
+from ..data.runs import OpenRun, Run, clock, load_run, run_key
 from ..data.studies import fingerprint, split_studies, study_table
 from ..errors import InputError
 from .adapters import add_adapters, merge_adapters
@@ -181,7 +181,7 @@ def train_here(
     record:dict, # `notebook`, `params`, `parents` and `facts` of the run
 )->Run|None: # None in every process but the first
     "Train a stage in this process, which may be one of several"
-    device, (rank, world) = init_process(stage.device), rank_and_world()
+    began, device, (rank, world) = clock(), init_process(stage.device), rank_and_world()
     set_seed(stage.seed, stage.threads)
     rows, seen, audit = audited_rows(stage, studies, cache)
     scale, own = start_scale(stage.start), bool(stage.network.mean)
@@ -193,7 +193,7 @@ def train_here(
     checkpoint = stage_checkpoint(stage, out, network, cache, rows)
     if rank == 0:
         before = [stage.start] if Path(stage.start or '-').is_dir() else []
-        run = OpenRun(out, record['notebook'], record['params'], [*record['parents'], *before], stage.seed)
+        run = OpenRun(out, record['notebook'], record['params'], [*record['parents'], *before], stage.seed, began)
     with explain_out_of_memory(stage.batch_size, stage.accumulate*world):
         history = fit_schedule(learn, schedule, checkpoint)
     merge_adapters(network)

@@ -8,6 +8,7 @@ __all__ = ['parts', 'cortical', 'spongy_end', 'spongy_shaft', 'Bone', 'Flesh', '
            'maturity', 'plate_at']
 
 # %% ../../nbs/synthetic/anatomy.ipynb #3902748e
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -78,8 +79,11 @@ def twin(
     limb:Limb, # not changed
 )->Limb:
     "A limb of its own with the same solids: moving it moves no other"
-    flesh = lambda o: replace(o, bore=tuple(replace(p) for p in o.bore))
-    return replace(limb, bones=[replace(b) for b in limb.bones], flesh=[flesh(o) for o in limb.flesh],
+    def flesh(o):
+        own = copy(o) # a tenth of the time of `replace`
+        own.bore = tuple(copy(p) for p in o.bore)
+        return own
+    return replace(limb, bones=[copy(b) for b in limb.bones], flesh=[flesh(o) for o in limb.flesh],
         extras=[flesh(o) for o in limb.extras])
 
 # %% ../../nbs/synthetic/anatomy.ipynb #9b0a9cfb

@@ -57,17 +57,21 @@ def bone_sections(
 # %% ../../nbs/synthetic/bone_shadows.ipynb #327d1476
 def pixels_near(
     bone:Bone, # whose
-    section:Section, # of the bone
+    sections:list, # of the bone
     cam:Camera, # whose pixels
-)->np.ndarray: # numbers of pixels, row by row
-    "The rectangle of pixels around the projection of a stretch of bone; none where it lies outside the image"
-    (x, y), (h, w) = section.mid, cam.shape
-    ends = bone.origin + x*bone.axes[0] + y*bone.axes[1] + np.array([[section.z0], [section.z1]])*bone.axes[2]
-    (c0, c1), (r0, r1) = (sorted(o.tolist()) for o in cam.project(ends))
-    m = section.radius/min(section.flat, 1)/cam.pixel+1
-    rows = np.arange(max(0, floor(r0-m)), min(h, ceil(r1+m)+1))
-    cols = np.arange(max(0, floor(c0-m)), min(w, ceil(c1+m)+1))
-    return (rows[:,None]*w+cols).ravel()
+)->list: # an array a stretch: numbers of pixels, row by row
+    "The rectangles of pixels around the projections of stretches of a bone; none where one lies outside the image"
+    (h, w), frame, near = cam.shape, np.stack([bone.origin-cam.center, *bone.axes])/cam.pixel, []
+    across, down = (frame@cam.right).tolist(), (frame@-cam.up).tolist() # of the origin and of a mm along each axis
+    def ends(o, size, s):
+        at = (size-1)/2+o[0]+s.mid[0]*o[1]+s.mid[1]*o[2]
+        return sorted((at+s.z0*o[3], at+s.z1*o[3]))
+    for s in sections:
+        (c0, c1), (r0, r1), m = ends(across, w, s), ends(down, h, s), s.radius/min(s.flat, 1)/cam.pixel+1
+        rows = np.arange(max(0, floor(r0-m)), min(h, ceil(r1+m)+1))
+        cols = np.arange(max(0, floor(c0-m)), min(w, ceil(c1+m)+1))
+        near.append((rows[:,None]*w+cols).ravel())
+    return near
 
 # %% ../../nbs/synthetic/bone_shadows.ipynb #5c96d872
 def local_rays(
@@ -130,7 +134,9 @@ def rays_near(
     step:np.float32, # from mark to mark, mm
 )->Rays: # sorted by their number of marks
     "The rays that pass each stretch of each bone"
-    here = [(k, s, px) for k,b in enumerate(bones) for s in bone_sections(b) if len(px := pixels_near(b, s, cam))]
+    cuts = [list(bone_sections(b)) for b in bones]
+    here = [(k, s, px) for k, (b, of) in enumerate(zip(bones, cuts, strict=True))
+        for s, px in zip(of, pixels_near(b, of, cam), strict=True) if len(px)]
     if not here: return Rays(*[np.zeros(0, int)]*2, *[[np.zeros(0, np.float32)]*3]*2, *[np.zeros(0, int)]*2)
     owner, sections, near = zip(*here, strict=True)
     us, vs = (g.astype(np.float32) for g in cam.grid())

@@ -107,12 +107,13 @@ class Stack:
     def __init__(self,
         bones:list, # of Bone
     ):
-        margin = lambda o: np.full(8, o, np.float32)
-        def joined(*names): return (np.concatenate([part for b in bones for a in [getattr(b, name)]
-            for part in (margin(a[0]), a, margin(a[-1]))]) for name in names)
-        self.outer, self.inner, self.flat, self.cx, self.cy, self.spongy = joined(
-            'outer', 'inner', 'flat', 'cx', 'cy', 'spongy')
-        self.first = np.cumsum([8]+[len(b.outer)+16 for b in bones[:-1]])
+        sizes = [len(b.outer) for b in bones]
+        ends, times = np.cumsum(sizes), np.ones(sum(sizes), int)
+        times[ends-sizes] += 8; times[ends-1] += 8
+        self.outer, self.inner, self.flat, self.cx, self.cy, self.spongy = (
+            np.repeat(np.concatenate([getattr(b, name) for b in bones]), times)
+            for name in ('outer', 'inner', 'flat', 'cx', 'cy', 'spongy'))
+        self.first = np.cumsum([8]+[n+16 for n in sizes[:-1]])
         self.step, self.cortex = (np.array([getattr(b, k) for b in bones], np.float32) for k in ('step', 'cortex'))
 
     def density(self, which, x, y, z, soft):

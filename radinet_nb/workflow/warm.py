@@ -8,8 +8,7 @@ __all__ = ['KINDS', 'send_request', 'receive_request', 'preload', 'die_with_pare
 
 # %% ../../nbs/workflow/warm.ipynb #96f005ec
 import gc, importlib, json, os, random, select, shutil, signal, socket, struct, subprocess, sys
-import tempfile, threading, time
-import traceback
+import tempfile, threading, traceback
 
 # %% ../../nbs/workflow/warm.ipynb #c72ffed1
 def send_request(
@@ -54,16 +53,14 @@ def die_with_parent(
 
 # %% ../../nbs/workflow/warm.ipynb #10e16bc3
 def serve_forks(
-    path:str, # of the socket
+    door:int, # descriptor of a socket that listens: who asks while this process still imports waits in its line
     leash:int, # descriptor that closes when the process that started this one ends
     modules:list[str], # to import first
 ):
     "Be the warm process: import, then fork for everybody who asks, until the leash is let go"
     die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN) # nobody waits for a fork: who asked for it sees its socket close
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
-        listening.listen(64) # who asks while this process still imports waits in this line
+    with socket.socket(fileno=door) as listening:
         preload(modules)
         gc.freeze() # what is here stays shared between the forks
         while True:
@@ -188,12 +185,16 @@ class WarmProcess:
         self.path = f'{self.folder}/warm'
         read, self.leash = os.pipe()
         code = ('import os, sys; from radinet_nb.workflow.warm import serve_forks; '
-                'serve_forks(sys.argv[1], int(sys.argv[2]), sys.argv[3:]); os._exit(0)')
+                'serve_forks(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]); os._exit(0)')
         # no import may wake CUDA, which does not survive a fork; each fork gets the environment of the one who asks
         hidden = os.environ | {'CUDA_VISIBLE_DEVICES': '', 'PYTORCH_NVML_BASED_CUDA_CHECK': '1'}
-        self.process = subprocess.Popen([sys.executable, '-c', code, self.path, str(read), *self.modules],
-                                        pass_fds=[read], stdin=subprocess.DEVNULL, env=hidden,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with socket.socket(socket.AF_UNIX) as door: # here, so that it is there however long a busy machine takes
+            door.bind(self.path)
+            door.listen(64)
+            fds = [door.fileno(), read]
+            self.process = subprocess.Popen([sys.executable, '-c', code, *map(str, fds), *self.modules],
+                                            pass_fds=fds, stdin=subprocess.DEVNULL, env=hidden,
+                                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(read)
         os.environ['RADINET_WARM'] = self.path
         return self
@@ -210,13 +211,8 @@ def ask_warm(
     **options, # cwd and env, as `Forked` takes them
 )->Forked|None: # None where there is no warm process
     "A fork of the warm process that `RADINET_WARM` names"
-    path = os.environ.get('RADINET_WARM', '')
-    for _ in range(100): # it has just been started, and its socket is not there yet
-        if not os.path.isdir(os.path.dirname(path)): return None
-        try: return Forked(path, kind, argv, **options)
-        except FileNotFoundError: time.sleep(.05)
-        except OSError: return None # it is gone
-    return None
+    try: return Forked(os.environ.get('RADINET_WARM', ''), kind, argv, **options)
+    except OSError: return None # there is none, or it is gone
 
 # %% ../../nbs/workflow/warm.ipynb #a647aea7
 def be_code(
