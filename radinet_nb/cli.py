@@ -160,12 +160,17 @@ def synthesize_command(
     jobs:Annotated[int, typer.Option(help='processes')]=1, # at once
 ):
     "Write the export of a synthetic hospital: DICOM files, labels.csv, reports.csv."
+    from radinet_nb.data.workers import check_workers
     from radinet_nb.synthetic.hospital import write_hospital
     from radinet_nb.workflow.papers import load_paper
+    check_workers(jobs)
     chosen = dict(patients=patients, pixels=pixels, seed=seed, parts=parts or None)
+    knobs = pairs(knobs, '--set', as_yaml=True)
+    if strange := {'jobs', 'progress', 'folder', 'out'} & set(knobs):
+        raise InputError(f'unknown knob {min(strange)!r}', where='--set', mend='see synthetic.population.Hospital')
     imitated = load_paper(like).hospital if like else {}
     if like and not imitated: raise InputError(f'{like} describes no hospital', where='--like', mend='leave it out')
-    table = write_hospital(out, jobs=jobs, **chosen | imitated | pairs(knobs, '--set', as_yaml=True))
+    table = write_hospital(out, jobs=jobs, **chosen | imitated | knobs)
     print(f'{out}: a synthetic hospital, {len(table)} studies of {table.patient.nunique()} patients; '
           'read it with radinet_nb.data.collections.read_hospital')
 

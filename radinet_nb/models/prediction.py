@@ -21,7 +21,7 @@ import torch
 
 from ..analysis.explain import grad_cam, overlay, save_picture
 from ..data.cache import build_cache
-from ..data.workers import run_isolated
+from ..data.workers import check_workers, run_isolated
 from ..data.files import file_table
 from ..data.identity import read_key
 from ..data.runs import require_new_folder
@@ -188,6 +188,7 @@ def predict_files(
     jobs:int=1, # processes that read images
 )->StudyPredictions: # table with the column overlay, and every file that was left out
     "Probability and decision of every study in files; `InputError` as in `check_output`"
+    check_workers(jobs)
     network, config = load_network(model)
     network.to(best_device())
     if out is not None:
