@@ -197,6 +197,10 @@ def predict_files(
     if key is None: key = os.urandom(32)
     elif not isinstance(key, bytes): key = read_key(key)
     studies, left = file_table(paths, key, public)
-    res = judge_studies(network, config, studies, jobs)
+    try: res = judge_studies(network, config, studies, jobs)
+    except InputError as e:
+        names, before = studies.file.tolist(), [f'{o.file} {o.reason}' for o in left.itertuples()]
+        what = e.what+(f' ({len(before)} files were left out before, {before[0]})' if before else '')
+        raise InputError(what, e.where or ' and '.join(names[:2])+' ...'*(len(names) > 2), e.mend) from None
     res = res._replace(left=pd.concat([left, res.left], ignore_index=True))
     return res if out is None else write_predictions(network, config, res, out, public, jobs)
