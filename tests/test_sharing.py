@@ -1,5 +1,4 @@
 "Model folders: written, read, refused; files judged by them; the run's own numbers again."
-import json
 import shutil
 from pathlib import Path
 
