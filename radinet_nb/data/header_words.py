@@ -15,15 +15,17 @@ view_words = dict(
             'posteroanterior anteroposteriore anteropost posteroant frente',
     lateral='lat lateral laterale lateralis ll rl ml lm profile profil perfil mediolateral lateromedial laterolateral '
             'seitl seitlich seitliche seitenansicht',
-    oblique='obl obli obliq oblique obliqua obliquo oblicua oblicuo lao rao lpo rpo scaphoid scaph skaphoid zitter schrag '
-            'schraeg schragaufnahme')
+    oblique='obl obli obliq oblique obliqua obliquo oblicua oblicuo lao rao lpo rpo scaphoid scaph skaphoid zitter '
+            'schrag schraeg schragaufnahme')
 part_words = dict(
     finger='finger fingers thumb digit digits daumen doigt doigts pouce dedo',
-    hand='hand hands metacarpal mano', wrist='wrist wrists carpal carpus scaphoid scaph skaphoid handgelenk hg poignet muneca polso',
+    hand='hand hands metacarpal mano',
+    wrist='wrist wrists carpal carpus scaphoid scaph skaphoid handgelenk hg poignet muneca polso',
     forearm='forearm radius ulna unterarm', elbow='elbow elbows olecranon ellenbogen ellbogen coude codo',
     humerus='humerus upperarm oberarm', shoulder='shoulder shoulders clavicle scapula schulter epaule hombro',
     hip='hip hips pelvis hufte huefte becken hanche cadera',
-    leg='leg legs tibia fibula femur thigh knee knees knie genou rodilla jambe', ankle='ankle ankles osg cheville tobillo',
+    leg='leg legs tibia fibula femur thigh knee knees knie genou rodilla jambe',
+    ankle='ankle ankles osg cheville tobillo',
     foot='foot feet toe toes calcaneus heel metatarsal fuss pied', chest='chest thorax rib ribs lung lungs',
     head='head skull facial nasal mandible jaw teeth', abdomen='abdomen abdominal', breast='breast mammography')
 exam_words = {
@@ -42,7 +44,7 @@ def without_accents(
 _parts = {w for v in part_words.values() for w in v.split() if len(w) > 3 or w in ('hg', 'osg')}
 _glued = '|'.join(sorted(_parts, key=len, reverse=True))
 _side = 'left|right|lt|rt|li|re|l|r'
-_long = 'lateral|laterale|lat|oblique|obl|dp|dv|seitlich|seitl|scaphoid|scaph' # views to which a letter for the side is glued
+_long = 'lateral|laterale|lat|oblique|obl|dp|dv|seitlich|seitl|scaphoid|scaph' # a side is glued to them
 _ends = '|'.join(sorted({w for v in view_words.values() for w in v.split()}, key=len, reverse=True))
 _french = 'poignet|main|carpe|doigt|pouce|coude|genou|jambe|cheville|epaule|hanche|pied'
 _spelled = [ # pattern, what it becomes
