@@ -218,10 +218,15 @@ def annotate_command(
 @app.command('audit')
 def audit_command(
     table:Annotated[Path, typer.Argument(help='CSV of a published metrics table, wide or long')], # what to read
+    seconds:Annotated[float, typer.Option(help='processor time for all rows; default: 1.5 and a quarter a row, 60 at '
+                                          'most')]=None, # more for large tables
 ):
     "What a published metrics table implies, and where it contradicts itself."
     from radinet_nb.evidence.audit import audit_table
-    for row in audit_table(table).itertuples(): print(f'{row.row}: {row.verdict}. {row.says}')
+    judged = audit_table(table, seconds)
+    for row in judged.itertuples(): print(f'{row.row}: {row.verdict}. {row.says}')
+    if judged.says.str.contains('cut short').any():
+        print('Some searches were cut short: --seconds gives them more time.')
 
 # %% ../nbs/cli.ipynb #b62cd971
 @app.command('export')
