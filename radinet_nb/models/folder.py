@@ -149,7 +149,7 @@ def require_same_meaning(
     widths = [m.out_features for m in network.head if isinstance(m, torch.nn.Linear)]
     says = dict(backbone=network.backbone, widths=widths[:-1], **{k: header[k] for k in MEANING if k in header})
     wrong = [k for k, v in says.items() if config[k] != v]
-    scale = dict(mean=list(spec.mean), std=list(spec.std))
+    scale = dict(channels='gray, three times', divide=255, mean=list(spec.mean), std=list(spec.std))
     if any(config['normalization'].get(k) != v for k, v in scale.items()): wrong.append('normalization')
     if len(config['classes']) != widths[-1]: wrong.append('classes')
     if wrong:
