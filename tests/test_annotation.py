@@ -424,15 +424,16 @@ def test_rules_know_clauses_times_persons_and_other_meanings(label, sentence):
     assert (None if got is pd.NA else got) == label
 
 
-def test_own_sentences_were_labelled_before_the_rules_read_them():
-    own = pd.read_csv(Path(__file__).parents[1]/'nbs'/'annotation'/'fracture_sentences.csv', dtype={'label':'Int8'})
+@pytest.mark.parametrize('name, size', [('fracture_sentences', 300), ('fracture_words', 104)])
+def test_own_sentences_were_labelled_before_the_rules_read_them(name, size):
+    own = pd.read_csv(Path(__file__).parents[1]/'nbs'/'annotation'/f'{name}.csv', dtype={'label':'Int8'})
     right = rule_labels(plain_reports(own.sentence)).rule_label.fillna(-1) == own.label.fillna(-1)
-    assert len(own) == 300 and (right.groupby(own.half).mean() > 0.97).all()
+    assert len(own) == size and (right.groupby(own.half).mean() > 0.97).all()
 
 
 odd = ['fracture ', 'possible fracture of the ', 'no a b of the fracture ', 'no ', '#', '- ', '? ', '{\\rtf1',
        '<style>', '<b ', '[**a', '**a[', '&#', 'id:', 'Findings:', '\n', 'isn\u2019t fracture ',
-       'fracture: ', 'not\n', 'period ']
+       'fracture: ', 'not\n', 'period ', 'radius ', 'avulsion of ', 'broken the ', 'fracture and ', 'cortex is ']
 
 
 @pytest.mark.parametrize('unit', odd)

@@ -152,7 +152,7 @@ def test_a_hospital_export_loses_nothing_and_names_nobody(tmp_path):
     (export/'labels.csv').write_text('StudyInstanceUID,fracture\n1.2.0,1\n1.2.1,\n1.2.2,0\n')
     report = 'Roe, Jane (MRN0) on 4.3.2021 seen by Dr. Smith: fracture of the radius'
     (export/'reports.csv').write_text(f'StudyInstanceUID,report\n1.2.0,"{report}"\n')
-    studies, quarantine, account = read_hospital(export, tmp_path/'key')
+    studies, quarantine, account = read_hospital(export, tmp_path/'key')[:3]
     assert account['used']+account['quarantined'] == account['files'] == 10
     assert sorted(quarantine.reason) == ['has no patient id', 'holds 3 frames', 'is no DICOM file']
     assert account['studies_under_two_patients'] == 1 and studies.groupby('study').patient.nunique().max() == 1

@@ -313,3 +313,15 @@ def test_similarity_needs_more_than_no_difference():
 def test_a_table_of_no_cases_is_refused(counts):
     row = dict(model='A', accuracy='.85', precision='.84', recall='.80') | counts
     with pytest.raises(InputError, match='no cases'): audit_table(pd.DataFrame([row]))
+
+
+def test_a_german_table_is_read_and_a_mixed_one_asked_about(tmp_path):
+    path = tmp_path/'tabelle.csv'
+    path.write_text('Modell;Accuracy;Precision;Recall;positives;negatives\nA;76,38;79,84;69,78;278;285\n')
+    assert audit_table(path).verdict.tolist() == ['fits']
+    path.write_text('Modell\tAccuracy\tRecall\tN\nA\t76,38 %\t69,8\t1.563\n')
+    plain = pd.DataFrame(dict(Modell=['A'], Accuracy='76.38 %', Recall='69.8', N='1563'))
+    assert audit_table(path).equals(audit_table(plain))
+    for text in ('Accuracy;Recall\n76,38;69.78\n', 'Accuracy;n\n76,38;1,563\n', 'Accuracy;Recall\n7,6,3;69,78\n'):
+        path.write_text(text)
+        with pytest.raises(InputError, match='row 2'): audit_table(path)

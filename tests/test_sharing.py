@@ -1,5 +1,4 @@
 "Model folders: written, read, refused; files judged by them; the run's own numbers again."
-import json
 import shutil
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from radinet_nb.learning.networks import Network
 from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.learning.transfer import train_stage
 from radinet_nb.models.card import export_run
-from radinet_nb.models.folder import learner_from, read_config, write_model
+from radinet_nb.models.folder import learner_from, load_network, read_config, write_model
 from radinet_nb.models.prediction import predict_files
 from radinet_nb.synthetic.hospital import write_hospital
 
@@ -197,8 +196,10 @@ def test_text_in_the_image_is_not_drawn(models, tmp_path):
 
 
 def test_another_body_part_is_noted(models, hospital, tmp_path):
-    folder = shutil.copytree(models['pair'], tmp_path/'model')
-    (folder/'config.json').write_text(json.dumps(read_config(folder) | dict(parts=['wrist'])))
+    network, config = load_network(models['pair'])
+    own = {k: v for k, v in config.items()
+           if k not in ('format', 'backbone', 'widths', 'normalization', 'weights_sha256')}
+    folder = write_model(network, tmp_path/'model', **own | dict(parts=['wrist']))
     table = predict_files(folder, [hospital], key=KEY).table
     assert set(table.body_part) == {'wrist', 'elbow'} and ((table.note != '') == (table.body_part == 'elbow')).all()
 

@@ -50,6 +50,7 @@ def read_negation(
     numbered=None, # Annotations-1-120.txt of the same repository, where it is at hand
 )->pd.DataFrame: # sentence, condition, start and stop (-1: absent), negated 0/1, report (NA unless numbered)
     "The sentences of the NegEx release with the position of each condition"
+    # a release in a form of its own (Latin-1, tabs, marks that are no quotes), read as it is
     read = lambda o: pd.read_csv(o, sep='\t', quoting=3, encoding='latin-1', dtype=str, keep_default_na=False)
     raw = read(path).iloc[:, 1:4].set_axis(['condition', 'sentence', 'status'], axis=1)
     spans = [find_mention(s, c) for s,c in zip(raw.sentence, raw.condition, strict=True)]

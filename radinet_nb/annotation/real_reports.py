@@ -18,6 +18,7 @@ from .groups import near_duplicates
 from .ngrams import ngram_counter
 from .reports import clean_report, plain_reports
 from .rules import rule_labels
+from ..data.table_files import read_csv
 from ..errors import InputError
 
 # %% ../../nbs/annotation/real_reports.ipynb #e2ec4cd2
@@ -53,7 +54,7 @@ def dictation_table(
     "Cleaning, copies, n-grams and rules on real dictations, with the time of each; InputError where there is no file"
     if not Path(path).is_file():
         raise InputError(f'{Path(path).name} is missing', where='dictations', mend='see SOURCE.txt of the data')
-    raw = pd.read_csv(path).transcription.fillna('')
+    raw = read_csv(path, 'transcription', text=True).transcription.fillna('').reset_index(drop=True)
     began = time.process_time()
     read = plain_reports(raw)
     text = np.array([clean_report(o) for o in read.plain], dtype=object)

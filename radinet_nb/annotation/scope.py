@@ -41,6 +41,9 @@ _of_known = re.compile(r"\s+(?:(?!(?:or|nor|and|evidence|signs?|suspicion|indica
 # 'No fracture other than that of the radius'
 _except_known = re.compile(r'[^,.;§]{0,40}?(?<!\w)(?:other than|except(?: for)?|besides|apart from|aside from)\s+'
                            r'(?:that|those|the(?: \w+)? ones?|of|at|in|on)(?!\w)', re.I)
+# 'The plate of the radius is fractured'
+_of_device = re.compile(r'\s*(?:(?:of|in|at|on|over|from)\s+(?:[\w-]+\s+){1,4}'
+                        r'(?:is|are|was|were|has been|have been|appears?|looks?)(?:\s+now)?)?\s*\Z', re.I)
 _clause_end = re.compile(r'\s*(?:[.,;:)]|\Z|(?:by|on|at|with|in|since|and|as|to)(?!\w))', re.I)
 
 # %% ../../nbs/annotation/scope.ipynb #5c0be00b
@@ -49,7 +52,7 @@ def _reaches_forward(kind, gap, tail):
     if kind in ('negated', 'negated_both', 'hedged', 'hedged_both', 'doubt'):
         return _over_list(gap, tail) and (kind[:2] != 'ne' or not _of_known.match(gap))
     if kind == 'verb': return not _stops_verb.search(gap) and not _of_known.match(gap)
-    if kind == 'device': return not gap.strip()
+    if kind == 'device': return bool(_of_device.match(gap))
     return kind in ('past', 'past_both', 'other', 'recent') and len(gap) < 90 and not _stops_past.search(gap)
 
 # %% ../../nbs/annotation/scope.ipynb #5c0be00d

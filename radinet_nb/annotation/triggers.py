@@ -41,7 +41,7 @@ phrase_slots = dict( # what a word in capitals stands for
     START='a|an|the|there|this|these|that|it|he|she',
     DOES='show|shows|has|have|demonstrates|demonstrate|reveals|reveal|with|presents|sustained|positive|displays',
     DEVICE='wire|wires|k-wire|k-wires|screw|screws|plate|plates|pin|pins|nail|nails|rod|rods|hardware|implant|implants'
-           '|anchor|anchors|catheter|cerclage|prosthesis|prostheses|cast|splint')
+           '|anchor|anchors|catheter|cerclage|prosthesis|prostheses|cast|splint|skin|tooth|needle|bandage|sling')
 
 # %% ../../nbs/annotation/triggers.ipynb #7a10b2c8
 _gap = r'[\s-]{1,9}' # bounded, so that no report takes long

@@ -17,7 +17,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from .runs import say_progress, sync_folder
-from .workers import run_isolated
+from .workers import check_workers, run_isolated
 from ..errors import InputError
 
 # %% ../../nbs/data/cache.ipynb #22ee1002
@@ -201,6 +201,7 @@ def build_cache(
     "Decode all images of a study table in parallel into one array on disk; unreadable.csv lists what could not be read"
     folder, paths = Path(folder).absolute(), list(dict.fromkeys(studies['path']))
     if not paths: raise InputError('the table has no rows', 'build_cache')
+    check_workers(jobs, timeout)
     shape = (len(paths), pixels, pixels*(1+any('|' in p for p in paths)))
     about = dict(shape=list(shape), stamps=file_stamps(paths), asked=paths)
     if _reusable(folder, about): return ImageCache(folder)

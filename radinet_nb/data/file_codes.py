@@ -16,6 +16,8 @@ import pandas as pd
 
 from .disk import whole_file
 from .identity import keyed_hash, read_key
+from .table_files import read_parquet
+from .text_files import read_json
 from ..errors import InputError
 
 # %% ../../nbs/data/file_codes.ipynb #f11ec006
@@ -63,7 +65,7 @@ def code_table(
     codes:dict, # path -> code
 ):
     "Call the images of a table by their codes"
-    table = pd.read_parquet(file)
+    table = read_parquet(file)
     coded_paths = table.path.astype('string').map(lambda o: coded(o, codes), na_action='ignore')
     with whole_file(file) as tmp: table.assign(path=coded_paths.astype(table.path.dtype)).to_parquet(tmp, index=False)
 
@@ -73,7 +75,7 @@ def code_cache(
     codes:dict, # path -> code
 ):
     "Call the images of a cache by their codes"
-    about = json.loads((Path(folder)/'cache.json').read_text(encoding='utf-8'))
+    about = read_json(Path(folder)/'cache.json', dict)
     rename = lambda paths: [coded(o, codes) for o in paths]
     about |= dict(paths=rename(about['paths']), asked=rename(about['asked']),
                   unreadable=[(coded(path, codes), why) for path,why in about['unreadable']])
@@ -89,10 +91,10 @@ def code_run(
     "Call every file of the export by its code in all that a run keeps; `InputError` where a table still names one"
     folder = Path(folder)
     for file in folder.glob('*.parquet'):
-        if 'path' in pd.read_parquet(file).columns: code_table(file, codes)
+        if 'path' in read_parquet(file).columns: code_table(file, codes)
     for file in folder.glob('*/cache.json'): code_cache(file.parent, codes)
     for file in [*folder.glob('*.parquet'), *folder.glob('*/cache.json')]:
-        left = pd.read_parquet(file) if file.suffix == '.parquet' else json.loads(file.read_text(encoding='utf-8'))
+        left = read_parquet(file) if file.suffix == '.parquet' else read_json(file)
         text = left.get('path', pd.Series(dtype=str)).tolist() if isinstance(left, pd.DataFrame) else left['asked']
         if not codes.keys().isdisjoint(o for path in text for o in str(path).split('|')):
             raise InputError('still names files of the export', file)

@@ -16,6 +16,7 @@ from PIL import Image
 from .dicom import is_dicom
 from .disk import is_hidden
 from .header_words import match_word, spell_out, view_words
+from .hashes import file_hash
 from .hospital import drop_twins, header_row, hospital_table
 from .identity import keyed_hash
 from .journal import file_code
@@ -26,18 +27,23 @@ from ..errors import InputError
 def list_files(
     paths:list, # files and folders
 )->list[tuple[Path,Path]]: # (folder that was named, file), sorted within a folder
-    "Every file that the paths mean; `InputError` where there is none"
-    found = []
+    "Every file that the paths mean, each once; `InputError` where there is none, or a file is named twice"
+    found = {}
     for o in map(Path, paths):
         if not o.exists():
             raise InputError('there is no such file or folder', where=o,
                              mend='name DICOM files, image files or a folder of them')
         o, tables = o.absolute(), (o.absolute()/'labels.csv', o.absolute()/'reports.csv')
-        if o.is_file(): found.append((o.parent, o))
-        else: found += [(o, f) for f in sorted(o.rglob('*')) if f.is_file() and f not in tables]
+        named = [o] if o.is_file() else [f for f in sorted(o.rglob('*')) if f.is_file() and f not in tables]
+        for f in named: found.setdefault(os.path.normpath(f), (o if o.is_dir() else o.parent, f))
+    whole = [os.path.normpath(Path(o).absolute()) for o in paths if Path(o).is_file()]
+    if len(set(whole)) < len(whole):
+        raise InputError('a file is named twice', where=next(o for o in whole if whole.count(o) > 1),
+                         mend='name the frontal and the lateral view')
     if not found:
-        raise InputError('the folder is empty', where=paths[0], mend='name a folder with DICOM or image files')
-    return found
+        what = 'the folder is empty' if Path(paths[0]).is_dir() else 'is no file with data'
+        raise InputError(what, where=paths[0], mend='name a folder with DICOM or image files')
+    return list(found.values())
 
 # %% ../../nbs/data/files.ipynb #68480e62
 def name_facts(
@@ -72,6 +78,8 @@ def as_pair(
 )->list[dict]:
     "Two files of unknown view become the two views of one study, frontal first; other rows stay as they are"
     if len(rows) != 2 or {o['view'] for o in rows} != {'other'}: return rows
+    if len({file_hash(o['path']) for o in rows}) == 1:
+        raise InputError('both files hold the same picture', mend='name the frontal and the lateral view')
     both = dict(study=rows[0]['study'], patient=rows[0]['patient'])
     return [row | both | dict(view=view) for row,view in zip(rows, ('frontal', 'lateral'), strict=True)]
 

@@ -15,19 +15,21 @@ view_words = dict(
             'posteroanterior anteroposteriore anteropost posteroant frente',
     lateral='lat lateral laterale lateralis ll rl ml lm profile profil perfil mediolateral lateromedial laterolateral '
             'seitl seitlich seitliche seitenansicht',
-    oblique='obl obli obliq oblique obliqua obliquo oblicua oblicuo lao rao lpo rpo scaphoid zitter schrag '
-            'schraeg schragaufnahme')
+    oblique='obl obli obliq oblique obliqua obliquo oblicua oblicuo lao rao lpo rpo scaphoid scaph skaphoid zitter '
+            'schrag schraeg schragaufnahme')
 part_words = dict(
     finger='finger fingers thumb digit digits daumen doigt doigts pouce dedo',
-    hand='hand hands metacarpal mano', wrist='wrist wrists carpal carpus scaphoid handgelenk poignet muneca polso',
-    forearm='forearm radius ulna unterarm', elbow='elbow elbows olecranon ellenbogen coude codo',
+    hand='hand hands metacarpal mano',
+    wrist='wrist wrists carpal carpus scaphoid scaph skaphoid handgelenk hg poignet muneca polso',
+    forearm='forearm radius ulna unterarm', elbow='elbow elbows olecranon ellenbogen ellbogen coude codo',
     humerus='humerus upperarm oberarm', shoulder='shoulder shoulders clavicle scapula schulter epaule hombro',
     hip='hip hips pelvis hufte huefte becken hanche cadera',
-    leg='leg legs tibia fibula femur thigh knee knees knie genou rodilla jambe', ankle='ankle ankles cheville tobillo',
+    leg='leg legs tibia fibula femur thigh knee knees knie genou rodilla jambe',
+    ankle='ankle ankles osg cheville tobillo',
     foot='foot feet toe toes calcaneus heel metatarsal fuss pied', chest='chest thorax rib ribs lung lungs',
     head='head skull facial nasal mandible jaw teeth', abdomen='abdomen abdominal', breast='breast mammography')
 exam_words = {
-    'scaphoid series': 'scaphoid navicular', 'stress views': 'stress clenched', 'bone age': 'boneage',
+    'scaphoid series': 'scaphoid scaph skaphoid navicular', 'stress views': 'stress clenched', 'bone age': 'boneage',
     'carpal tunnel': 'tunnel', 'after reduction': 'reduction postreduction', 'cast control': 'cast plaster gips',
     'at the bedside': 'portable mobile bedside', 'both sides': 'comparison bilateral'}
 
@@ -39,15 +41,20 @@ def without_accents(
     return ''.join(o for o in unicodedata.normalize('NFKD', text).replace('ß', 'ss') if not unicodedata.combining(o))
 
 # %% ../../nbs/data/header_words.ipynb #8b2e0010
-_glued = '|'.join(sorted({w for v in part_words.values() for w in v.split() if len(w) > 3}, key=len, reverse=True))
+_parts = {w for v in part_words.values() for w in v.split() if len(w) > 3 or w in ('hg', 'osg')}
+_glued = '|'.join(sorted(_parts, key=len, reverse=True))
+_side = 'left|right|lt|rt|li|re|l|r'
+_long = 'lateral|laterale|lat|oblique|obl|dp|dv|seitlich|seitl|scaphoid|scaph' # a side is glued to them
 _ends = '|'.join(sorted({w for v in view_words.values() for w in v.split()}, key=len, reverse=True))
 _french = 'poignet|main|carpe|doigt|pouce|coude|genou|jambe|cheville|epaule|hanche|pied'
 _spelled = [ # pattern, what it becomes
     (r'\b(a|p|d)\s?[./-]{1,2}\s?(p|a|v)\b\.?', r'\1\2'), (r'\b(a) (p)\b|\b(p) (a)\b', r'\1\3\2\4'),
     (r'\b([lm])\.\s?([lm])\b\.?', r'\1\2'), (r'\bde (face)\b', 'frontal'), (r'\bupper (arm)\b', r'upper\1'),
-    (rf'\b({_french})( droite?| gauche| [dg])? face\b', r'\1\2 frontal'), (r'\b([lr])(lat)\b', r'\1 \2'),
+    (rf'\b({_french})( droite?| gauche| [dg])? face\b', r'\1\2 frontal'),
+    (rf'\b({_side})({_long}|ap|pa)(?![^\W\d])', r'\1 \2'), (rf'\b({_long})({_side})(?![^\W\d])', r'\1 \2'),
+    (r'\b((?-i:AP|PA))((?-i:[LR]))\b(?!\s?\d)', r'\1 \2'), # 'par' is a French word, and APR a month
     (r'\bface(\W{1,3}(?:et )?profil)', r'frontal\1'), (r'\b(profile?\W{1,3}(?:et )?)face\b', r'\1frontal'),
-    (rf'\b(l|r|left|right|li|re)?({_glued})(l|r|left|right|li|re)?({_ends})(?![^\W\d])', r'\1 \2 \3 \4'),
+    (rf'\b({_side})?({_glued})({_side})?({_ends})({_side})?(?![^\W\d])', r'\1 \2 \3 \4 \5'),
     (rf'\b({_ends})({_glued})(?![^\W\d])', r'\1 \2')]
 abbreviations = [(re.compile(p, re.I), new) for p,new in _spelled]
 

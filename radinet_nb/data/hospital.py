@@ -250,7 +250,7 @@ def read_hospital(
     if not facts:
         raise InputError(f'holds no DICOM radiograph among {len(files)} files', path, 'name the folder of the export')
     labels, reports = hospital_column(tables[0], 'fracture', key), hospital_column(tables[1], 'report', key)
-    studies, counts, _ = hospital_table(facts, labels, reports, collection, choices, label_of, key, persons)
+    studies, counts, lists = hospital_table(facts, labels, reports, collection, choices, label_of, key, persons)
     made_up = sum(o['synthetic'] for o in facts)
     account = dict(files=len(files), used=len(studies), quarantined=len(out), synthetic_files=made_up) | counts
-    return Reading(studies, quarantine_table(out), account)
+    return Reading(studies, quarantine_table(out), account, lists)

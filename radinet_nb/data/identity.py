@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .known_names import replace_known
-from .name_patterns import replace_patterns
+from .name_patterns import replace_addresses, replace_patterns
 from ..errors import InputError
 
 # %% ../../nbs/data/identity.ipynb #bb3df60d
@@ -71,9 +71,10 @@ def scrub_counted(
     "The text with names, ids, dates, mail addresses and very high ages replaced, and how many there were"
     cut = len(text) > longest_text
     if cut: text = f'{text[:longest_text//2]}\n[cut]\n{text[-longest_text//2:]}'
+    text, addresses = replace_addresses(text)
     text, names = replace_known(text, known)
     text, found = replace_patterns(text)
-    found['name'] = found.get('name', 0)+names
+    found |= dict(name=found.get('name', 0)+names, mail=addresses)
     return text, {k: n for k,n in found.items() if n} | ({'cut': 1} if cut else {})
 
 # %% ../../nbs/data/identity.ipynb #c6a19795

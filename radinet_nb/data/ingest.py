@@ -26,7 +26,7 @@ from .journal import Conversion, convert_files, reread_names
 from .layouts import require_file
 from .likeness import like_pairs
 from .studies import write_studies
-from .workers import run_isolated
+from .workers import check_workers, run_isolated
 from ..errors import InputError
 
 # %% ../../nbs/data/ingest.ipynb #67390dbe
@@ -223,6 +223,7 @@ def ingest(
     "Turn a hospital's export into a study table and images without identity; unusable files are listed with the reason"
     export, out = Path(export).absolute(), Path(out).absolute()
     options = Conversion(**options)
+    check_workers(jobs, timeout)
     suffix = suffix_of[options.image_format]
     with disk_errors(export, out):
         check_folders(export, out, key)

@@ -125,6 +125,10 @@ def _person_patterns(value):
         if plain[a] != plain[b] and not {plain[a], plain[b]} <= report_words:
             glue = '' if a in strong and b in strong else r'[\s,.;^_-]{1,3}' # each is replaced for itself
             if glue or min(len(a), len(b)) > 2: out.append((False, False, _letters_pattern(a)+glue+_letters_pattern(b)))
+    if len(parts) > 2 and set(plain.values()) & weak: # a whole name such as Nguyen Van An, in any order
+        for n in (3, 4):
+            orders = [o for o in permutations(parts[:5], n) if not {plain[p] for p in o} <= report_words]
+            out += [(False, False, r'[\s,.;^_-]{1,3}'.join(map(_letters_pattern, o))) for o in orders]
     # with the s of a genitive, as German writes it
     out += [(False, False, _letters_pattern(o)+'s?'*(len(o) > 3 and plain[o]+'s' not in weak)) for o in strong]
     return out + [(False, True, _letters_pattern(o)) for o in parts if plain[o] in common_words]

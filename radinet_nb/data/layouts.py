@@ -24,6 +24,7 @@ class Reading(NamedTuple):
     studies: pd.DataFrame # the study table
     quarantine: pd.DataFrame # file and reason of everything that could not be used
     account: dict # what was seen, used, found faulty: counts
+    lists: dict = {} # name -> table of what somebody should look at
 
 # %% ../../nbs/data/layouts.ipynb #2bd1fc84
 def quarantine_table(

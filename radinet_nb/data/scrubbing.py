@@ -21,7 +21,8 @@ def scrub_reports(
     for study,text in texts.items():
         scrubbed[study], counts = scrub_counted(text, names.get(study, ()))
         read = label_of or (lambda _: pd.NA)
-        before, after = read(text), read(scrubbed[study])
+        before = read(text)
+        after = before if scrubbed[study] == text else read(scrubbed[study])
         rows.append(dict(study=study, **counts, label_before=before, label_after=after,
                          changed=str(before) != str(after)))
     kinds = ['name', 'date', 'id', 'mail', 'age', 'cut']

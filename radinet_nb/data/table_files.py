@@ -17,6 +17,12 @@ import pandas as pd
 from .text_files import file_text, require_regular
 from ..errors import InputError
 
+# %% ../../nbs/data/table_files.ipynb #d27a2829
+def _plain_cell(text):
+    "A cell without blanks around it, and without the formula that keeps a spreadsheet from changing an id"
+    text = text.strip()
+    return text[2:-1].replace('""', '"').strip() if text[:2] == '="' and text[-1] == '"' and len(text) > 2 else text
+
 # %% ../../nbs/data/table_files.ipynb #7a1e0014
 def csv_records(
     text:str, # of `file_text`
@@ -28,7 +34,7 @@ def csv_records(
     found, row, memo = [], 0, {}
     try:
         for row,cells in enumerate(csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True), 1):
-            cells = [memo.setdefault(o, o) for o in map(str.strip, cells)]
+            cells = [memo.setdefault(o, o) for o in map(_plain_cell, cells)]
             if any(cells): found.append((row, cells))
     except csv.Error:
         raise InputError(f'row {row+1} cannot be read: a quotation mark is not closed, or stands inside a cell', path,

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.notebooks import paper_folder, paper_folders
+from ..data.table_files import csv_cells, number_column
 from ..errors import InputError
 
 # %% ../../nbs/evidence/published.ipynb #b72e8719
@@ -23,7 +24,9 @@ def read_published(
 )->pd.DataFrame: # paper, item, dataset, model, metric, value, unit, note
     "The published numbers of a paper, as printed; an unknown paper is an `InputError`"
     path = paper_folder(paper)/'published.csv'
-    return pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=PUBLISHED_COLUMNS)
+    if not path.is_file(): return pd.DataFrame(columns=PUBLISHED_COLUMNS)
+    cells = csv_cells(path, *PUBLISHED_COLUMNS)
+    return cells.assign(value=number_column(cells, 'value', path, filled=True)).reset_index(drop=True)
 
 # %% ../../nbs/evidence/published.ipynb #e0e38596
 def implied_by_margins(

@@ -9,6 +9,7 @@ __all__ = ['CONFIG', 'FORMAT', 'UNITS', 'MEANING', 'wrong_value', 'check_config'
 
 # %% ../../nbs/models/folder.ipynb #36ed64e9
 import hashlib
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,7 @@ import torch
 
 from ..data.cache import build_cache, pair_views
 from ..data.runs import read_json, write_json
+from ..data.schema import body_parts
 from ..errors import InputError
 from ..learning.networks import Network
 from ..learning.weights import network_from_weights, save_weights, weights_header
@@ -40,10 +42,15 @@ def wrong_value(
 )->str: # what is wrong, '' for nothing
     "The first value that no model can have"
     classes, scale = config['classes'], config['normalization']
-    names = [*classes, *config['parts'], config['name'], config['task'], config['backbone']]
-    threshold = config['threshold']
+    names, threshold = [*classes, config['task'], config['backbone']], config['threshold']
+    texts = [o for o in [*names, *config.values()] if isinstance(o, str)]
     checks = {
         'names are texts of 1 to 200 characters': all(isinstance(o, str) and 0 < len(o) <= 200 for o in names),
+        'texts are one line of up to 500 characters': all(o.isprintable() and len(o) <= 500 for o in texts),
+        'name is up to 100 letters, digits, blanks, dots, - and _, the first a letter or digit': bool(
+            re.fullmatch(r'[A-Za-z0-9](?:[\w -]|\.(?!\.)){0,99}', config['name'], re.A)),
+        'parts are body parts, each once':
+            0 < len(config['parts']) == len({*map(str, config['parts'])} & {*body_parts}),
         'classes are two or more, each once': 2 <= len(classes) <= 10_000 and len({*map(str, classes)}) == len(classes),
         'unit is pair or view': config['unit'] in UNITS,
         'shape is height and width, whole numbers from 8 to 10,000':
@@ -97,7 +104,7 @@ def sha256(
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../../nbs/models/folder.ipynb #5a0b2955
-MEANING = 'task', 'classes', 'unit', 'shape' # of the configuration, said once more in the header of the weights
+MEANING = 'task', 'classes', 'unit', 'shape', 'parts', 'synthetic', 'name' # said once more in the header of the weights
 
 def require_finite(
     network:Network, # any
@@ -142,7 +149,7 @@ def require_same_meaning(
     widths = [m.out_features for m in network.head if isinstance(m, torch.nn.Linear)]
     says = dict(backbone=network.backbone, widths=widths[:-1], **{k: header[k] for k in MEANING if k in header})
     wrong = [k for k, v in says.items() if config[k] != v]
-    scale = dict(mean=list(spec.mean), std=list(spec.std))
+    scale = dict(channels='gray, three times', divide=255, mean=list(spec.mean), std=list(spec.std))
     if any(config['normalization'].get(k) != v for k, v in scale.items()): wrong.append('normalization')
     if len(config['classes']) != widths[-1]: wrong.append('classes')
     if wrong:

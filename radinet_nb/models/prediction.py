@@ -21,7 +21,7 @@ import torch
 
 from ..analysis.explain import grad_cam, overlay, save_picture
 from ..data.cache import build_cache
-from ..data.workers import run_isolated
+from ..data.workers import check_workers, run_isolated
 from ..data.files import file_table
 from ..data.identity import read_key
 from ..data.runs import require_new_folder
@@ -188,6 +188,7 @@ def predict_files(
     jobs:int=1, # processes that read images
 )->StudyPredictions: # table with the column overlay, and every file that was left out
     "Probability and decision of every study in files; `InputError` as in `check_output`"
+    check_workers(jobs)
     network, config = load_network(model)
     network.to(best_device())
     if out is not None:
@@ -196,6 +197,10 @@ def predict_files(
     if key is None: key = os.urandom(32)
     elif not isinstance(key, bytes): key = read_key(key)
     studies, left = file_table(paths, key, public)
-    res = judge_studies(network, config, studies, jobs)
+    try: res = judge_studies(network, config, studies, jobs)
+    except InputError as e:
+        names, before = studies.file.tolist(), [f'{o.file} {o.reason}' for o in left.itertuples()]
+        what = e.what+(f' ({len(before)} files were left out before, {before[0]})' if before else '')
+        raise InputError(what, e.where or ' and '.join(names[:2])+' ...'*(len(names) > 2), e.mend) from None
     res = res._replace(left=pd.concat([left, res.left], ignore_index=True))
     return res if out is None else write_predictions(network, config, res, out, public, jobs)

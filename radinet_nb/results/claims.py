@@ -9,6 +9,7 @@ __all__ = ['CLAIM_COLUMNS', 'read_claims', 'settings_of', 'judge_claim', 'judge_
 import pandas as pd
 
 from ..data.notebooks import nearest, paper_folder
+from ..data.table_files import csv_cells
 from ..errors import InputError
 from .claim_tests import TESTS
 from .verdicts import CONTRADICTED, VERDICTS, NotRun, after_holm, verdict_row
@@ -22,18 +23,15 @@ def read_claims(
     "The claims of a paper, in our words; an unknown test or a repeated id is an `InputError`"
     path = paper_folder(paper)/'claims.csv'
     if not path.is_file(): return pd.DataFrame(columns=CLAIM_COLUMNS)
-    rows = pd.read_csv(path, keep_default_na=False)
-    missing = [name for name in CLAIM_COLUMNS if name not in rows]
-    if missing:
-        raise InputError(f'has no column {missing[0]}', where=path, mend=f'the columns are {", ".join(CLAIM_COLUMNS)}')
-    for i, test in enumerate(rows.test):
+    rows = csv_cells(path, *CLAIM_COLUMNS)
+    for number, test in rows.test.items():
         if test not in TESTS and test != 'audit':
-            raise InputError(f'{test!r} is no test', where=f'{path}, row {i + 1}',
+            raise InputError(f'{test!r} is no test', where=f'{path}, row {number}',
                              mend=f'did you mean {nearest(test, [*TESTS, "audit"])}?')
     if not rows.id.is_unique:
         raise InputError(f'the id {rows.id[rows.id.duplicated()].iloc[0]} stands twice', where=path,
                          mend='give each claim an id of its own')
-    return rows
+    return rows.reset_index(drop=True)
 
 # %% ../../nbs/results/claims.ipynb #2ceb0302
 def settings_of(

@@ -17,6 +17,7 @@ from ..analysis.metrics import evaluate
 from ..analysis.resampling import bootstrap, percentile_interval
 from ..analysis.roc import rank_metrics
 from ..data.runs import load_run
+from ..data.table_files import read_csv
 from ..errors import InputError
 from .figures import style
 from .performance import average_seeds, by_model
@@ -32,7 +33,7 @@ def read_fracture_types(
     "The type of each fractured study, as far as the collections tell it"
     path = load_run(ingested).folder/'types.csv'
     if not path.exists(): return pd.Series(dtype='string')
-    table = pd.read_csv(path, dtype=dict(study='string')).set_index('study')
+    table = read_csv(path, 'study', 'kind', 'healing', 'displaced', text=('study', 'kind')).set_index('study')
     fresh = np.where(table.displaced == 1, 'displaced', 'not displaced')
     fresh = np.where(table.kind == 'hairline', 'hairline', fresh)
     return pd.Series(np.where(table.healing == 1, 'healing', fresh), index=table.index, dtype='string')

@@ -104,7 +104,9 @@ def add_controls(
 def graph(
     g, # `workflow.graph.Graph`
 ):
-    "karam2021, from the collections to the page"
+    "karam2021, from the collections to the page; `InputError` where the wrist's models have no part to look at"
+    if g.section('wrist').get('parts') == []:
+        raise InputError('names no body part', 'wrist.parts', 'write for instance [wrist]')
     data = g.run('ingest', **g.section('ingest'), data=collections(g))
     audit = g.run('audit', **g.section('audit'))
     from_reports = g.option('report_labels', False)
