@@ -149,13 +149,15 @@ def test_the_readme_shows_the_committed_results():
     from radinet_nb.workflow.plan import papers_of
     from radinet_nb.workflow.profiles import load_profile
     text = (ROOT/'README.md').read_text()
-    kept = {o: pd.read_csv(ROOT/'figures'/'open'/'karam2021'/f'{o}.csv') for o in ('fig10', 'target_differences', 'target_sizes')}
+    kept = {o: pd.read_csv(ROOT/'figures'/'open'/'karam2021'/f'{o}.csv')
+            for o in ('fig10', 'target_differences', 'target_sizes')}
     assert results_markdown(kept['fig10'], {k: o['start'] for k, o in load_paper('karam2021').models.items()}) in text
     named = [load_paper(o) for o in papers_of(load_profile('demo'))]
     assert items_markdown(named, lambda item: item_source(item)[1]) in text
     assert gains_markdown(kept['target_differences'], kept['target_sizes']) in text
     seeds = int(kept['fig10'].seeds.max())
-    assert survivors_markdown(kept['target_differences'], kept['target_sizes'], seeds) in text # nothing more than survives
+    # nothing more than survives
+    assert survivors_markdown(kept['target_differences'], kept['target_sizes'], seeds) in text
     heads = dict(all='all parts: AUC (95 %)', hand='hands: AUC (95 %)')
     assert groups_markdown(json.loads((ROOT/'benchmarks'/'groups.json').read_text()), heads) in text
     spread = kept['fig10'][kept['fig10'].metric == 'auc'].set_index('model').seed_sd
