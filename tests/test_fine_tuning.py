@@ -217,7 +217,7 @@ def moved(backbone, free):
     before = {k: v.clone() for k, v in network.state_dict().items()}
     learn = make_learner(DataLoaders(DataLoader(images, bs=8), DataLoader(images, bs=8)), network)
     carried = [k for k in before if k.startswith('body.')]
-    learn.add_cbs([L2SP(network, carried, .1, .1), MovingAverage(.7)])
+    learn.add_cbs([L2SP(network, carried, .1, .1), MovingAverage(.9)])
     fit_schedule(learn, [Phase('one', 1, free, lr=1e-2, auto_rgn=free != 'head')])
     return network, {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
 
