@@ -213,10 +213,11 @@ def moved(backbone, free):
     torch.manual_seed(0)
     images = [(torch.randn(3, 32, 32), torch.tensor(i % 2)) for i in range(16)]
     network = Network(NetworkSpec(backbone, depth=2))
+    for i, m in enumerate(o for o in network.modules() if isinstance(o, _BatchNorm)): m.num_batches_tracked.fill_(i)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     learn = make_learner(DataLoaders(DataLoader(images, bs=8), DataLoader(images, bs=8)), network)
     carried = [k for k in before if k.startswith('body.')]
-    learn.add_cbs([L2SP(network, carried, .1, .1), MovingAverage(.5)])
+    learn.add_cbs([L2SP(network, carried, .1, .1), MovingAverage(.9)])
     fit_schedule(learn, [Phase('one', 1, free, lr=1e-2, auto_rgn=free != 'head')])
     return network, {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
 
