@@ -12,9 +12,12 @@ from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.papers.sood2021.configurations import BODY_INITS, CONFIGURATIONS, HE, WHOLE, XAVIER
 from radinet_nb.papers.sood2021.factors import (FACTORS, base_setting, factor_settings, setting_key, setting_name,
                                                 setting_of, setting_stage)
-from radinet_nb.papers.sood2021.grid_tables import fig4_table, trainings_table
-from radinet_nb.papers.sood2021.region_tables import validation_table
+from radinet_nb.papers.sood2021.depth_tables import depth_differences, factors_table, searches_table
+from radinet_nb.papers.sood2021.grid_tables import fig4_table, grid_differences, trainings_table
+from radinet_nb.papers.sood2021.region_tables import regions_table, validation_table
+from radinet_nb.results.by_study import runs_by_study
 from radinet_nb.results.claims import judge_claims
+from radinet_nb.results.hardware import beside_hardware
 from radinet_nb.workflow.papers import paper_module
 from radinet_nb.workflow.plan import make_plan
 from radinet_nb.workflow.profiles import load_profile
@@ -160,3 +163,38 @@ def test_a_row_that_did_not_train_decides_nothing():
     assert verdict({}).verdict == 'reproduced'
     stuck = verdict(dict(untrained={keys[1]: 'it did not train: one answer'}))
     assert stuck.verdict == 'undecided' and 'did not train' in stuck.says
+
+
+def hardware_runs(names, seeds=(0, 1)):
+    "Trainings on 300 studies of which some abnormal ones show hardware"
+    rng, n = np.random.default_rng(0), 300
+    target = np.arange(n) % 2
+    base = pd.DataFrame(dict(collection='fracatlas', patient=[f'p{i//2}' for i in range(n)],
+                             study=[f's{i}' for i in range(n)], view='frontal', body_part=np.where(np.arange(n) % 3, 'hand', 'leg'), target=target,
+                             split=np.where(np.arange(n) < 100, 'valid', 'test'),
+                             hardware=pd.array(((target == 1) & (rng.random(n) < .3)).astype(int), 'Int8')))
+    def one(name, seed, setting):
+        noise = np.random.default_rng([seed, len(name)]).normal(size=n)
+        frame = base.assign(run=name, probability=1/(1 + np.exp(-(target - .5 + noise))))
+        record = dict(name=name, seed=seed, epochs=2, best_epoch=0, seconds=1.)
+        return SimpleNamespace(folder=f'{name}{seed}', record=record, predictions=frame,
+                               params=setting_stage(setting) if setting else {})
+    return [one(name, seed, setting) for name, setting in names.items() for seed in seeds]
+
+
+def test_every_table_stands_beside_itself_without_hardware():
+    "FracAtlas flags hardware: each table of sood2021 takes its second columns, for the same rows"
+    rows = runs_by_study(hardware_runs(dict.fromkeys([HE, XAVIER, HE + WHOLE])))
+    settings = factor_settings(dict(free=['head'], lr=[1e-4]), .001)
+    factors = runs_by_study(hardware_runs({setting_name(o): o for o in settings}))
+    draws, gap = dict(resamples=50), ('difference', 'low', 'high')
+    tables = [beside_hardware(fig4_table, rows, ('model', 'reading', 'metric'), **draws),
+              beside_hardware(grid_differences, rows, ('baseline', 'reading', 'metric'), gap, **draws),
+              beside_hardware(regions_table, rows[:2], ('region', 'metric'), **draws),
+              beside_hardware(factors_table, factors, ('model', 'metric'), **draws),
+              beside_hardware(depth_differences, factors, ('setting', 'metric'), gap, **draws),
+              beside_hardware(searches_table, factors, ('search', 'metric'), **draws,
+                              drawn=[setting_name(settings[1])])]
+    for table in tables: assert table.without_hardware.notna().any() and len(table)
+    test = rows[0].predictions.query('split == "test"')
+    assert tables[0].without_hardware_n.eq((test.hardware == 0).sum()).all() and (tables[0].n == len(test)).all()

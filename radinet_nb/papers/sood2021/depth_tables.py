@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEPTH_METRICS', 'base_name', 'factors_table', 'depth_differences', 'by_depth', 'by_rate', 'by_cost', 'searches_table']
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #c6bf82b2
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #893db3c4
 import pandas as pd
 
 from ...errors import InputError
@@ -14,7 +14,7 @@ from .grid_tables import trainings_table
 from .region_tables import validation_table
 from ...results.performance import by_model, model_table, paired_differences
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #f687b5b0
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #7edfd415
 DEPTH_METRICS = ('auc', 'accuracy', 'macro_f1', 'kappa')
 
 def base_name(
@@ -28,7 +28,7 @@ def base_name(
                                    'base')
     return max(plain, key=near)
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #5fec5a33
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #9ac7738a
 def factors_table(
     runs:list, # trainings of the factors, with predictions by study
     **options, # of `model_table`
@@ -43,7 +43,7 @@ def factors_table(
     first = ['model', *FACTORS, 'metric', 'value', 'low', 'high', 'failed', 'minutes']
     return table[[*first, *table.columns.drop(first)]].infer_objects()
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #d5fc571a
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #a6cd0d07
 def depth_differences(
     runs:list, # trainings of the factors, with predictions by study
     **options, # of `paired_differences`
@@ -57,7 +57,7 @@ def depth_differences(
     own = pd.DataFrame([found[o] for o in gaps.setting], index=gaps.index, columns=list(FACTORS))
     return pd.concat([gaps[['setting']], own, gaps.drop(columns='setting')], axis=1)
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #0c0992c0
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #554431a7
 def by_depth(
     table:pd.DataFrame, # of `factors_table`
     base:dict, # the setting of the base
@@ -85,12 +85,13 @@ def by_cost(
     rows = table[(table.metric == 'auc') & (table.start == base['start']) & (table.lr == base['lr'])]
     def facts(o):
         if o.way != 'plain': return o.way, 'way'
-        return (f'{o.layers} layers', 'layers') if o.layers != base['layers'] else (f'{o.free} free', 'what is free')
+        layers = f'{o.layers} layer{"" if o.layers == 1 else "s"}'
+        return (layers, 'layers') if o.layers != base['layers'] else (f'{o.free} free', 'what is free')
     told = [facts(o) for o in rows.itertuples()]
     return rows.assign(name=[o[0] for o in told], series=[o[1] for o in told], cost=rows.minutes,
                        marked=rows.failed > 0)
 
-# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #3f945eb6
+# %% ../../../nbs/papers/sood2021/depth_tables.ipynb #7fc9c452
 def searches_table(
     runs:list, # trainings of the factors, with predictions by study
     drawn:list, # names of the settings that the random search drew

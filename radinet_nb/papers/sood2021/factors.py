@@ -6,7 +6,7 @@
 __all__ = ['DEPTHS', 'STARTS', 'WAYS', 'FACTORS', 'base_setting', 'setting_name', 'setting_key', 'check_factors',
            'factor_settings', 'random_settings', 'setting_stage', 'setting_of']
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #485c649d
+# %% ../../../nbs/papers/sood2021/factors.ipynb #5769a68c
 import re
 
 import numpy as np
@@ -15,7 +15,7 @@ from ...data.notebooks import nearest
 from ...errors import InputError
 from .configurations import BEST, configuration_stage
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #f0301598
+# %% ../../../nbs/papers/sood2021/factors.ipynb #9e4d61ed
 #: how much of the network is free, from least to most
 DEPTHS = ('head', 'last 1', 'last 2', 'last 3', 'all')
 STARTS = ('general images', 'nothing', 'body part')
@@ -32,13 +32,14 @@ def base_setting(
     "The setting around which one factor changes: the row with more linear layers"
     return dict(free='all', start='general images', lr=float(lr), layers=3, way='plain')
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #5595d1d1
+# %% ../../../nbs/papers/sood2021/factors.ipynb #26712001
 def setting_name(
     setting:dict, # free, start, lr, layers, way
 )->str: # what its runs are called
     "A setting in words"
     way = '' if setting['way'] == 'plain' else f'; {setting["way"]}'
-    return f'{setting["free"]} free; from {setting["start"]}; rate {setting["lr"]:g}; {setting["layers"]} layers{way}'
+    layers = f'{setting["layers"]} layer{"" if setting["layers"] == 1 else "s"}'
+    return f'{setting["free"]} free; from {setting["start"]}; rate {setting["lr"]:g}; {layers}{way}'
 
 def setting_key(
     setting:dict, # free, start, lr, layers, way
@@ -46,7 +47,7 @@ def setting_key(
     "A setting as a plain name"
     return 'depth_' + re.sub(r'[^\w.]+', '_', setting_name(setting)).lower()
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #d0f6613d
+# %% ../../../nbs/papers/sood2021/factors.ipynb #b229223c
 def check_factors(
     factors:dict, # of the profile: factor to its levels
 ):
@@ -66,7 +67,7 @@ def _of_way(setting)->dict:
     if setting['way'] == 'LP-FT': setting = setting | dict(layers=1)
     return setting | dict(free='all') if 'free' in WAYS[setting['way']] else setting
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #3ea5ffae
+# %% ../../../nbs/papers/sood2021/factors.ipynb #260aec82
 def factor_settings(
     factors:dict, # of the profile: factor to its levels; those of the base need not be among them
     lr:float, # of the base
@@ -82,7 +83,7 @@ def factor_settings(
     found += [_of_way(base | dict(way=o)) for o in factors.get('way', [])]
     return list({setting_name(o): o for o in found}.values())
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #deda81e9
+# %% ../../../nbs/papers/sood2021/factors.ipynb #2973a5a9
 def random_settings(
     factors:dict, # of the profile: factor to its levels
     lr:float, # of the base
@@ -101,7 +102,7 @@ def random_settings(
         found.setdefault(setting_name(drawn), drawn)
     return list(found.values())
 
-# %% ../../../nbs/papers/sood2021/factors.ipynb #4a2363e5
+# %% ../../../nbs/papers/sood2021/factors.ipynb #8f460f34
 def setting_stage(
     setting:dict, # free, start, lr, layers, way
     section:dict|None=None, # of the profile, as in `configuration_stage`
