@@ -8,7 +8,8 @@ journal's line with its thumb, and the row of the study table. `like`: `like_pai
 copies; up to `--whole` images the pairs are compared with those of the whole matrix of correlations. Thumbs are
 blends of some hundred pictures, so that many are nearly alike, as hands are. Every part of a size runs in a process of
 its own; with other work on the machine, compare processor time. The slope is the exponent of the number of images
-between two sizes: 1 is linear, 2 is all with all. Results go to benchmarks/many_images.json, part by part.
+between two sizes: 1 is linear, 2 is all with all. What 100,000 images would take is computed from it where they were
+not measured (`--sizes` without a number computes this alone). Results go to benchmarks/many_images.json, part by part.
 """
 import argparse
 import json
@@ -121,9 +122,17 @@ def with_slopes(rows):
     return rows
 
 
+def estimate(rows, n):
+    "What n images would take by the slope of the two largest sizes that were measured; nothing where n was measured"
+    last = max(rows, key=lambda o: o['images'])
+    if 'slope' not in last or last['images'] >= n: return {}
+    return dict(images=n, measured_up_to=last['images']) | {
+        k: round(last[k]*(n/last['images'])**v) for k,v in last['slope'].items()}
+
+
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument('--sizes', type=int, nargs='+', default=[1000, 10_000, 100_000])
+    args.add_argument('--sizes', type=int, nargs='*', default=[1000, 10_000, 100_000])
     args.add_argument('--parts', nargs='+', default=['like', 'ingest'], choices=['like', 'ingest'])
     args.add_argument('--whole', type=int, default=10_000, help='largest size at which the whole matrix is computed')
     args.add_argument('--one', nargs=2, help=argparse.SUPPRESS)
@@ -141,6 +150,8 @@ def main():
             res[part] = with_slopes([*(r for r in res.get(part, []) if r['images'] != n), row])
             path.write_text(json.dumps(res, indent=1)+'\n')
             print(part, row, flush=True)
+    res['by_the_slope'] = {part: found for part in o.parts if (found := estimate(res.get(part, []), 100_000))}
+    path.write_text(json.dumps(res, indent=1)+'\n')
 
 
 if __name__ == '__main__': main()

@@ -215,11 +215,12 @@ def annotate_command(
     print(annotate_reports(reports, labelled, out, error=error, grouping=grouping, rules=rules).folder)
 
 # %% ../nbs/cli.ipynb #03ab21b9
+_Seconds = Annotated[float, typer.Option(help='processor time for all rows; default: up to 60')]
+
 @app.command('audit')
 def audit_command(
     table:Annotated[Path, typer.Argument(help='CSV of a published metrics table, wide or long')], # what to read
-    seconds:Annotated[float, typer.Option(help='processor time for all rows; default: 1.5 and a quarter a row, 60 at '
-                                          'most')]=None, # more for large tables
+    seconds:_Seconds=None, # processor time
 ):
     "What a published metrics table implies, and where it contradicts itself."
     from radinet_nb.evidence.audit import audit_table

@@ -202,8 +202,8 @@ def test_units_that_differ_within_a_column_are_asked_about():
     'accuracy,n\n80,5,7\n', 'accuracy,n\n"80,5\n',
     'accuracy\n' + '80\n'*2000, 'accuracy\n8' + '0'*100_000, 'accuracy,n,N\n80,5,5\n', 'accuracy,runs\n80,two\n',
     b'PK\x03\x04' + bytes(99),
-    gzip.compress(b'accuracy\n80\n', mtime=0)[:20], 'accuracy\n80\n'.encode('utf-16')[:-1], b'accuracy\n\xff\n',
-    b'\0'*50])
+    gzip.compress(b'accuracy\n80\n', mtime=0)[:20], 'accuracy\n80\n'.encode('utf-16')[:-1],
+    b'accuracy\n\xff\n', b'\0'*50])
 def test_damaged_tables_end_in_one_line(tmp_path, text):
     path = tmp_path/'table.csv'
     path.write_bytes(text.encode() if isinstance(text, str) else text)
