@@ -2316,6 +2316,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                'radinet_nb/papers/sood2021/grid_tables.py'),
                                                         'radinet_nb.papers.sood2021.grid_tables.trainings_table': ( 'papers/sood2021/grid_tables.html#trainings_table',
                                                                                                                     'radinet_nb/papers/sood2021/grid_tables.py')},
+            'radinet_nb.papers.sood2021.readme_tables': { 'radinet_nb.papers.sood2021.readme_tables.rows_markdown': ( 'papers/sood2021/readme_tables.html#rows_markdown',
+                                                                                                                      'radinet_nb/papers/sood2021/readme_tables.py')},
             'radinet_nb.papers.sood2021.region_tables': { 'radinet_nb.papers.sood2021.region_tables._of_region': ( 'papers/sood2021/region_tables.html#_of_region',
                                                                                                                    'radinet_nb/papers/sood2021/region_tables.py'),
                                                           'radinet_nb.papers.sood2021.region_tables.least_region': ( 'papers/sood2021/region_tables.html#least_region',
