@@ -170,7 +170,8 @@ def hardware_runs(names, seeds=(0, 1)):
     rng, n = np.random.default_rng(0), 300
     target = np.arange(n) % 2
     base = pd.DataFrame(dict(collection='fracatlas', patient=[f'p{i//2}' for i in range(n)],
-                             study=[f's{i}' for i in range(n)], view='frontal', body_part=np.where(np.arange(n) % 3, 'hand', 'leg'), target=target,
+                             study=[f's{i}' for i in range(n)], view='frontal', target=target,
+                             body_part=np.where(np.arange(n) % 3, 'hand', 'leg'),
                              split=np.where(np.arange(n) < 100, 'valid', 'test'),
                              hardware=pd.array(((target == 1) & (rng.random(n) < .3)).astype(int), 'Int8')))
     def one(name, seed, setting):
