@@ -24,7 +24,7 @@ def test_published_values_are_the_shared_ones():
     if not shared.exists():
         pytest.skip(f'no {shared.name} beside the shared data: nothing to compare the package copy with')
     for paper, rows in pd.read_csv(shared, keep_default_na=False).groupby('paper'):
-        pd.testing.assert_frame_equal(read_published(paper), rows.reset_index(drop=True))
+        pd.testing.assert_frame_equal(read_published(paper), rows.reset_index(drop=True), check_dtype=False)
 
 
 def brute_froc(detections, truths, rates, hit):
@@ -106,6 +106,7 @@ def sklearn_value(metric, y, p, called):
         specificity=lambda: sk.recall_score(1-y, 1-called) if (y == 0).any() else np.nan,
         npv=lambda: sk.precision_score(1-y, 1-called) if (called == 0).any() else np.nan,
         f1=lambda: sk.f1_score(y, called) if y.any() or called.any() else np.nan,
+        macro_f1=lambda: sk.f1_score(y, called, average='macro') if len(set(y) | set(called)) == 2 else np.nan,
         kappa=lambda: sk.cohen_kappa_score(y, called) if len(set(y) | set(called)) == 2 else np.nan,
         auc=lambda: sk.roc_auc_score(y, p) if both(y) else np.nan,
         average_precision=lambda: sk.average_precision_score(y, p) if y.any() else np.nan)[metric]()
