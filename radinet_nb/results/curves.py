@@ -51,7 +51,7 @@ def curves_figure(
         for ax, row in zip(axes.flat, rows, strict=False):
             for _, one in histories[histories.row == row].groupby('seed'):
                 _draw_training(ax, one.sort_values('epoch'), bool(one.marked.iloc[0]))
-            ax.set_title(row, fontsize=7)
+            ax.set_title(row.replace(' (', '\n('), fontsize=7) # or long neighbors run into each other
             ax.set(xlim=(.5, histories.epoch.max() + 1.5), ylim=(0, top))
             ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
             ax.grid(axis='y'); ax.set_axisbelow(True)
