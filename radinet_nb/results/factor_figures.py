@@ -20,7 +20,7 @@ def levels_figure(
     xlabel:str='', # what a level is
     marked:str='failed', # what a mark means
 ):
-    "A metric by the levels of a factor, one line a series (sood2021: depth of unfreezing by start)"
+    "A metric by the levels of a factor, one line a series, such as depth of unfreezing by start"
     names = list(dict.fromkeys(table.series))
     levels = [o for o in levels if o in set(table.level)]
     with style():
@@ -46,7 +46,7 @@ def heat_figure(
     axes:tuple=('', ''), # what a row is, what a column is
     marked:str='failed', # what a mark means
 ):
-    "A metric by two factors as shaded cells (sood2021: learning rate by depth of unfreezing)"
+    "A metric by two factors as shaded cells, such as learning rate by depth of unfreezing"
     rows, columns = list(dict.fromkeys(table.row)), list(dict.fromkeys(table.column))
     cells = table.drop_duplicates(['row', 'column']).pivot(index='row', columns='column').reindex(rows)
     value = cells.value[columns].to_numpy(float)
