@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = dict(data='From files to a study table and batches', synthetic='Radiographs that are made here',
              learning='Networks, stages, schedules', analysis='What predictions say',
              annotation='From reports to labels', evidence='What printed numbers imply', models='A model for others',
-             results='Tables, figures, claims, the page', workflow='How everything is run', steps='Notebooks that any paper may run')
+             results='Tables, figures, claims, the page', workflow='How everything is run',
+             steps='Notebooks that any paper may run')
 #: where a library notebook is read first in its room, the others follow by name
 FIRST = dict(data=['schema', 'studies', 'collections', 'dicom', 'ingest', 'cache', 'loaders', 'runs'],
              learning=['tasks', 'networks', 'blocks', 'stages', 'schedules', 'learners', 'transfer'],
