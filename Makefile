@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # the whole environment at installation would take 53 s once, what is imported takes 15
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: reproduce test lab bench readme figures clean
+.PHONY: reproduce test lab bench readme figures docs lessons clean
 
 # installed once, and again when the requirements change; uv only makes it faster
 $(VENV)/.installed: settings.ini setup.py pyproject.toml constraints.txt
@@ -32,6 +32,16 @@ bench: $(VENV)/.installed ## measure, and write benchmarks/*.json
 
 readme: $(VENV)/.installed ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --log-level WARN --output-dir . --output README nbs/index.ipynb
+
+docs: $(VENV)/.installed ## the site: docs/_build/html/index.html
+	@$(BIN)/python -c "import sphinx, myst_nb, furo" 2>/dev/null || $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/collect.py docs/_build/source
+	$(BIN)/sphinx-build -q -W --keep-going -b html -c docs docs/_build/source docs/_build/html
+	@echo docs/_build/html/index.html
+
+lessons: $(VENV)/.installed ## run the lessons and keep their small outputs in the notebooks
+	$(BIN)/python docs/outputs.py
+	$(BIN)/nbdev-clean
 
 figures: reproduce ## keep the tables, figures and records of the last run in the tree; of a real collection no radiograph
 	$(BIN)/python -c "from radinet_nb.data.notebooks import paper_folders; from radinet_nb.results.kept import keep_results; \
