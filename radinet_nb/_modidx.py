@@ -3443,6 +3443,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'radinet_nb/workflow/reproduce.py'),
                                                'radinet_nb.workflow.reproduce._Progress.look': ( 'workflow/reproduce.html#_progress.look',
                                                                                                  'radinet_nb/workflow/reproduce.py'),
+                                               'radinet_nb.workflow.reproduce._last_error': ( 'workflow/reproduce.html#_last_error',
+                                                                                              'radinet_nb/workflow/reproduce.py'),
                                                'radinet_nb.workflow.reproduce._mark': ( 'workflow/reproduce.html#_mark',
                                                                                         'radinet_nb/workflow/reproduce.py'),
                                                'radinet_nb.workflow.reproduce._progress': ( 'workflow/reproduce.html#_progress',

@@ -7,7 +7,15 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from radinet_nb.workflow.warm import WarmProcess
+
 LESSONS = 'test_lessons.py'
+# what most lessons and kernels import, once a process of tests; each is a fork and sees what no other has changed
+MODULES = ['nbdev.test', 'fastcore.test', 'matplotlib.pyplot', 'pandas', 'pandera.pandas', 'scipy.ndimage',
+           'nbformat', 'nbconvert', 'papermill', 'ipykernel.kernelapp', 'timm', 'statsmodels.api',
+           'radinet_nb.learning.transfer', 'radinet_nb.data.hospital', 'radinet_nb.synthetic.hospital',
+           'torch._inductor'] # what torch imports when it is asked for deterministic algorithms
+ONE_THREAD = {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
 
 
 class ByFile(LoadScopeScheduling):
@@ -25,3 +33,36 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(items):
     "The whole walk first, for it takes longest; lessons last, for they are small and fill what is left"
     items.sort(key=lambda item: (item.path.name == LESSONS) - (item.path.name == 'test_reproduce.py'))
+
+
+@pytest.fixture(scope='session')
+def warm():
+    "A process that has imported what lessons import; `RADINET_WARM` does not name it, for lessons make their own"
+    with pytest.MonkeyPatch.context() as patch:
+        for k, v in ONE_THREAD.items(): patch.setenv(k, v) # libraries ask when they are imported
+        with WarmProcess(MODULES) as process:
+            patch.undo()
+            os.environ.pop('RADINET_WARM')
+            yield process
+
+
+@pytest.fixture
+def warm_kernels(warm, monkeypatch):
+    "Kernels that this test asks for are forks of the warm process, as those of `radinet reproduce` are"
+    from jupyter_client.provisioning import KernelProvisionerFactory
+
+    from radinet_nb.workflow.execute import prefer_warm_kernels
+    monkeypatch.setenv('RADINET_WARM', warm.path)
+    monkeypatch.setenv('JUPYTER_DEFAULT_PROVISIONER_NAME', 'local-provisioner') # restored afterwards
+    prefer_warm_kernels()
+    KernelProvisionerFactory.clear_instance() # it remembers the name
+    yield
+    KernelProvisionerFactory.clear_instance()
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    "Processes that train together are forks here, and import nothing; one test starts them as they start for a user"
+    import radinet_nb.learning.processes as processes
+    start = processes.start_processes
+    monkeypatch.setattr(processes, 'start_processes', lambda *a, **k: start(*a, **k | dict(start_method='fork')))

@@ -82,7 +82,7 @@ def test_cases_that_somebody_did_not_judge_are_counted_and_left_out():
 
 
 @pytest.mark.slow
-def test_an_export_with_reader_calls_becomes_a_clinical_set_under_pseudonyms(tmp_path):
+def test_an_export_with_reader_calls_becomes_a_clinical_set_under_pseudonyms(tmp_path, warm_kernels):
     "Five patients through ingest.ipynb as papermill runs it: no original id is left in what it writes"
     import papermill
 

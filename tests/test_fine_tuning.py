@@ -131,7 +131,7 @@ def test_the_linear_probe_of_a_stage_leaves_the_body_to_the_bit_and_ends_by_its_
     assert run.record['schedule'].startswith('linear probe: the head at 5e-02 for up to 60 epochs')
 
 
-def test_two_processes_penalize_and_average_as_one_does(wrists, sources, tmp_path):
+def test_two_processes_penalize_and_average_as_one_does(wrists, sources, tmp_path, forked):
     "In double precision, as in tests/test_training.py"
     kwargs = SMALL | dict(source=sources(), warmup=0, epochs=1, precision='fp64', l2sp_alpha=1., l2sp_beta=.5, ema=.8)
     one = train(*wrists, tmp_path/'one', **kwargs)

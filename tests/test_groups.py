@@ -113,7 +113,7 @@ def tiny_mura(root):
 
 
 @pytest.mark.parametrize('keep', [True, False])
-def test_the_published_test_part_of_mura_stays_the_test(tmp_path, keep):
+def test_the_published_test_part_of_mura_stays_the_test(tmp_path, keep, warm_kernels):
     run = load_run(run_alone('steps/ingest', data=dict(mura=str(tiny_mura(tmp_path))), pixels=16,
                              shares=[.75, .25, 0] if keep else [.5, .25, .25], published_split=keep))
     views = run.table('views.parquet')
@@ -125,7 +125,7 @@ def test_the_published_test_part_of_mura_stays_the_test(tmp_path, keep):
     else: assert 'train' in set(views.split[published])
 
 
-def test_the_record_warns_of_a_grouping_that_tears_patients(tmp_path):
+def test_the_record_warns_of_a_grouping_that_tears_patients(tmp_path, warm_kernels):
     for i in range(8): Image.new('L', (20, 20)).save(tmp_path/f"IMG{i}.jpg")
     for kind, ids in dict(Fractured=range(4), Non_fractured=range(4, 8)).items():
         (tmp_path/'atlas'/'images'/kind).mkdir(parents=True)

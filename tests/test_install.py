@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,17 @@ def five_lines():
     cells = json.loads((ROOT/'nbs'/'index.ipynb').read_text())['cells']
     text = '\n'.join(''.join(c['source']) for c in cells)
     return text.split('```python\n')[1].split('```')[0]
+
+
+def share_bytecode(python):
+    "Copy compiled modules of this environment; Python takes those of the same files, else it compiles torch for 15 s"
+    here = Path(sysconfig.get_path('purelib'))
+    there = next((python.parents[1]/'lib').glob('python*'))/'site-packages'
+    for folder, names, _ in os.walk(here):
+        to = there/Path(folder).relative_to(here)
+        if not to.is_dir(): names.clear()
+        elif '__pycache__' in names and not (to/'__pycache__').exists():
+            shutil.copytree(Path(folder)/'__pycache__', to/'__pycache__')
 
 
 @pytest.fixture(scope='module')
@@ -36,6 +48,7 @@ def clean(tmp_path_factory):
                                                                                           'install', '-q']
     subprocess.run([*install, '-c', ROOT/'constraints.txt', source], check=True, env=env, cwd=folder)
     shutil.rmtree(source)
+    share_bytecode(python)
     return python, env
 
 

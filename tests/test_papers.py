@@ -175,7 +175,7 @@ def test_the_levels_of_a_paper_can_be_decided_on_its_own_collections():
 
 
 @pytest.mark.slow
-def test_the_tutorial_of_a_new_paper_runs(tmp_path):
+def test_the_tutorial_of_a_new_paper_runs(tmp_path, warm_kernels):
     "From a folder of images to runs, a table beside a published value, a claim with a verdict and a page"
     nb = ROOT/'nbs'/'papers'/'adding_a_paper.ipynb'
     command = [sys.executable, '-m', 'papermill', str(nb), str(tmp_path/'nb.ipynb'), '-k', 'python3']

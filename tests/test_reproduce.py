@@ -29,14 +29,15 @@ def runs(tmp_path_factory):
     "The runs of profile smoke, from a call that was killed after its first two nodes and a second one that resumed"
     folder = tmp_path_factory.mktemp('runs')
     command = [sys.executable, '-m', 'radinet_nb.cli', 'reproduce', '--profile', 'smoke', '--runs', str(folder)]
-    killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    env = os.environ | {'RADINET_BROWSER': 'none'} # tests/test_page.py prints a page
+    killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     while len(list((folder/'smoke').rglob('*.done'))) < 2 and killed.poll() is None: time.sleep(0.2)
     assert killed.poll() is None, 'it ended before it could be killed'
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     time.sleep(5) # whatever it had started ends with it
     first = {Path(str(p)[:-5]): load_run(str(p)[:-5]).record['id'] for p in folder.rglob('*.done')}
-    res = radinet('reproduce', '--profile', 'smoke', '--runs', folder)
+    res = radinet('reproduce', '--profile', 'smoke', '--runs', folder, env=env)
     assert res.returncode == 0, res.stdout + res.stderr
     assert {p: load_run(p).record['id'] for p in first} == first, 'what was finished was made again'
     return folder/'smoke'

@@ -351,7 +351,7 @@ def test_a_rate_that_explodes_is_refused_in_one_line(wrists):
     refused('lower the learning rate', *wrists, warmup=0, epochs=2, lr=1e30)
 
 
-def test_what_two_processes_refuse_is_one_line(wrists, tmp_path):
+def test_what_two_processes_refuse_is_one_line(wrists, tmp_path, forked):
     refused("'block9' is no block of densenet51", *wrists, tmp_path/'run', free='block9', processes=2)
     assert not list(tmp_path.glob('[!.]*'))
 

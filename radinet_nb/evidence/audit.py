@@ -83,7 +83,7 @@ def _positives_text(common, total=None):
     if isinstance(common, set): return f'{format_integers(common)} positives of {total}'
     return f'{as_percent(common[0])} to {as_percent(common[1])} % positives'
 
-# %% ../../nbs/evidence/audit.ipynb #db745b34
+# %% ../../nbs/evidence/audit.ipynb #db745b33
 def _row_end(until, rows):
     "When the search for the next of so many rows ends: it gets a third of the time that is left, or an equal part"
     now = time.process_time()
@@ -104,6 +104,7 @@ def _row_verdicts(rows, ways, questions, until):
         except InputError as e: raise InputError(e.what, where=e.where or row['where'], mend=e.mend) from None
     return [known[o] for o in asked]
 
+# %% ../../nbs/evidence/audit.ipynb #db745b34
 def audit_table(
     table, # path of a CSV file (wide or long), or a data frame of text cells
     seconds:float|None=None, # of processor time for all searches; None: 1.5 and a quarter for each row, 60 at most

@@ -15,6 +15,7 @@ from fastcore.basics import store_attr
 from ..data.runs import Run
 from ..data.tables import cell_text, interval_text
 from ..errors import InputError
+from .figures import LABELS
 from .result_run import data_mark
 
 # %% ../../nbs/results/page_items.ipynb #60cdb593
@@ -126,9 +127,10 @@ def reader_table(
     frame:pd.DataFrame, # as a run left it
     confidence:float=0.95, # of its intervals
 )->pd.DataFrame: # the same for readers
-    "Published | ours | difference | interval, where the table has them; the CSV alone keeps empty columns and remarks"
+    "Published | ours | difference | interval, metrics by their names; the CSV alone keeps empty columns and remarks"
     interval = f'{100*confidence:g} % interval'
     res = join_bounds(frame.drop(columns=list(REMARKS), errors='ignore'), interval)
+    if 'metric' in res: res['metric'] = [LABELS.get(name, name) for name in res['metric']]
     for name in [name for name in res if str(name).startswith('layer')]:
         res[name] = res[name].astype(str).str.replace(r'^(body\.)?(features\.)?', '', regex=True)
     if {'value', 'published'} <= set(res) and res.published.notna().any(): res['difference'] = res.value-res.published
