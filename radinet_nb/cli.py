@@ -35,6 +35,8 @@ _Result = Annotated[Path|None, typer.Option(
     help='new folder for predictions.csv, left_out.csv and overlays; default: print CSV')]
 _Key = Annotated[Path|None, typer.Option(
     help='key file of the pseudonyms, as at ingest; default: a key that is thrown away')]
+_Executor = Annotated[str, typer.Option(
+    help='where steps run: local, slurm, or any executor plugin of Snakemake that is installed')]
 _Folders = Annotated[list[str], typer.Option(metavar='NAME=PATH',
                                              help='folder of a collection to look at; nothing is read')]
 
@@ -109,13 +111,14 @@ def reproduce_command(
     content:Annotated[bool, typer.Option('--content', help='compare collections by every byte')]=False, # how
     runs:Annotated[str, typer.Option(help='folder for the runs; default: runs in the checkout')]='', # where
     papers:Annotated[str, typer.Option(help='folder with papers of your own')]='', # where else papers stand
+    executor:_Executor='local', # where steps run
 ):
     "Bring a profile up to date: run what is stale, and end with a page for each paper."
     use_papers(papers)
     from radinet_nb.workflow.profiles import load_profile
     from radinet_nb.workflow.reproduce import reproduce
     chosen = load_profile(profile, pairs(data, '--data'), general, pairs(settings, '--set', as_yaml=True))
-    for folder in reproduce(chosen, only, runs, jobs, dry_run, content, line_printer()):
+    for folder in reproduce(chosen, only, runs, jobs, dry_run, content, line_printer(), executor):
         page = folder/'page.html'
         if page.exists(): print(f'page: {page}')
 
