@@ -67,7 +67,10 @@ def main(
     args = list(sys.argv[1:] if args is None else args)
     debug = '--debug' in args
     if debug: args.remove('--debug')
-    try: return app(args, prog_name='radinet', standalone_mode=False) or 0
+    try:
+        code = app(args, prog_name='radinet', standalone_mode=False) or 0
+        if code == 130: raise KeyboardInterrupt # typer has made an exit code of it
+        return code
     except (typer.Abort, KeyboardInterrupt):
         print('radinet: stopped; what was finished stays', file=sys.stderr)
         return 130

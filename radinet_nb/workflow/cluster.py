@@ -85,8 +85,8 @@ def stop_steps(
     runs:Path, # folder of a profile's runs
     executor:str, # as in `check_executor`
 ):
-    "End Snakemake, and with it all its steps; on a cluster its plugin is given a minute to cancel the jobs"
-    if executor != 'local':
+    "End Snakemake, and with it all its steps; a plugin whose jobs we cannot cancel ourselves is given a minute to do it"
+    if executor not in ('local', 'slurm'):
         process.terminate()
         try: process.wait(60)
         except subprocess.TimeoutExpired: pass
