@@ -15,10 +15,12 @@ from typing import Annotated
 import typer
 
 from .errors import InputError
+from .provenance import COMMANDS
 
 # %% ../nbs/cli.ipynb #d397b3ba
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help='Reproducible transfer learning on radiographs.')
+for _name, _command in COMMANDS.items(): app.command(_name)(_command)
 
 # %% ../nbs/cli.ipynb #b88a3949
 _Parameters = Annotated[list[str], typer.Option('--set', metavar='PAPER.SECTION.PARAMETER=VALUE',

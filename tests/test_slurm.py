@@ -1,5 +1,5 @@
-"""Steps on a real SLURM of one node, which these tests start: `pytest -m alone tests/test_slurm.py`, as root, with Debian's slurm-wlm and
-munge, for minutes; and what can be tested without one: resources of a profile, executors, steps over several GPUs."""
+"""Steps on a real SLURM of one node, which these tests start: `pytest -m alone tests/test_slurm.py`, as root, with Debian's
+slurm-wlm and munge, for minutes; and what needs none: resources of a profile, executors, steps over several GPUs."""
 import os
 import shutil
 import signal
@@ -39,8 +39,8 @@ def home(tmp_path, monkeypatch):
     notebook(paper/'graph.ipynb', "#| export\ndef graph(g):\n"
              "    ids = [g.run('count', key, **g.section(key)) for key in 'ab']\n"
              "    g.run('read', reads={'counted': ids})")
-    notebook(paper/'count.ipynb', "seconds: float = 0.  # to wait\nmegabytes: int = 0  # to take\nout: str = ''  # folder",
-             START, SEES, "import time\ntaken = bytearray(megabytes*10**6)\ntime.sleep(seconds)", "run.finish()")
+    takes = "seconds: float = 0.  # to wait\nmegabytes: int = 0  # to take\nout: str = ''  # folder"
+    notebook(paper/'count.ipynb', takes, START, SEES, "import time\ntaken = bytearray(megabytes*10**6)\ntime.sleep(seconds)", "run.finish()")
     notebook(paper/'read.ipynb', "counted: list = []  # runs\nout: str = ''  # folder", START, SEES,
              "(run.folder/'read.txt').write_text(str(len([load_run(o) for o in counted])))", "run.finish()")
     monkeypatch.setenv('RADINET_PAPERS', '') # main sets it; monkeypatch puts it back
@@ -74,7 +74,8 @@ def test_steps_share_several_gpus(home, monkeypatch):
 
 
 @pytest.mark.parametrize('lines, error', [
-    (['resources: {count: {gpu: 1}}'], 'did you mean gpus?'), (['resources: {cuont: {gpus: 1}}'], 'did you mean count?'),
+    (['resources: {count: {gpu: 1}}'], 'did you mean gpus?'),
+    (['resources: {cuont: {gpus: 1}}'], 'did you mean count?'),
     (['resources: {count: {minutes: 0}}'], 'write a whole number from 1'), (['resources: [1]'], 'is not of type dict'),
     (['resource: {}'], 'did you mean resources?')])
 def test_resources_are_checked_before_anything_runs(home, capsys, lines, error):
@@ -98,10 +99,10 @@ def slurm_conf(at):
     files = dict(StateSaveLocation='state', SlurmdSpoolDir='spool', SlurmctldPidFile='slurmctld.pid',
                  SlurmdPidFile='slurmd.pid', SlurmctldLogFile='slurmctld.log', SlurmdLogFile='slurmd.log')
     words = dict(
-        ClusterName='one', SlurmctldHost=f'{name}(127.0.0.1)', AuthType='auth/munge', SlurmUser='root', SlurmdUser='root',
-        ProctrackType='proctrack/linuxproc', TaskPlugin='task/none', SelectType='select/cons_tres',
-        SelectTypeParameters='CR_Core_Memory', JobAcctGatherType='jobacct_gather/linux', JobAcctGatherFrequency='task=1',
-        JobAcctGatherParams='OverMemoryKill', KillWait='5', ReturnToService='2', MpiDefault='none')
+        ClusterName='one', SlurmctldHost=f'{name}(127.0.0.1)', AuthType='auth/munge', SlurmUser='root',
+        SlurmdUser='root', ProctrackType='proctrack/linuxproc', TaskPlugin='task/none', KillWait='5',
+        SelectType='select/cons_tres', SelectTypeParameters='CR_Core_Memory', ReturnToService='2', MpiDefault='none',
+        JobAcctGatherType='jobacct_gather/linux', JobAcctGatherFrequency='task=1', JobAcctGatherParams='OverMemoryKill')
     nodes = [f'NodeName={name} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={machine_memory()//2} State=UNKNOWN',
              f'PartitionName=all Nodes={name} Default=YES MaxTime=INFINITE State=UP']
     return '\n'.join([f'{key}={value}' for key, value in words.items()]
@@ -211,9 +212,10 @@ def test_what_slurm_ends_is_named(home, cluster, quick):
     failed = [read_json(path) for path in (home/'runs'/'own'/'.failed').glob('*.json')]
     errors = {o['node']: o['error'] for o in failed}
     assert errors == {
-        'mine/count/a': 'mine/count/a: its job took more memory than 900 MB; raise resources.count.memory_mb in the profile',
-        'mine/count/b': 'mine/count/b: its job was ended after 1 minutes; raise resources.count.minutes in the profile; '
-                        'a training continues from its checkpoint'}
+        'mine/count/a': 'mine/count/a: its job took more memory than 900 MB; '
+                        'raise resources.count.memory_mb in the profile',
+        'mine/count/b': 'mine/count/b: its job was ended after 1 minutes; '
+                        'raise resources.count.minutes in the profile; a training continues from its checkpoint'}
     profile(home, 'resources: {count: {memory_mb: 3000, minutes: 4}}', given)
     finishes(home)
 

@@ -85,7 +85,7 @@ def stop_steps(
     runs:Path, # folder of a profile's runs
     executor:str, # as in `check_executor`
 ):
-    "End Snakemake, and with it all its steps; a plugin whose jobs we cannot cancel ourselves is given a minute to do it"
+    "End Snakemake, and with it all its steps; plugins but SLURM's get a minute to cancel their jobs"
     if executor not in ('local', 'slurm'):
         process.terminate()
         try: process.wait(60)

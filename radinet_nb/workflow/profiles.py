@@ -37,7 +37,8 @@ def read_profile(
     path = profile_path(name)
     profile = read_yaml(path)
     if not isinstance(profile, dict): raise InputError('is not a mapping of names to values', where=path)
-    return {'threads': 1, 'seeds': [0], 'data': {}, 'what': '', 'resources': {}} | profile | {'name': check_name(path.stem, 'profile')}
+    defaults = {'threads': 1, 'seeds': [0], 'data': {}, 'what': '', 'resources': {}}
+    return defaults | profile | {'name': check_name(path.stem, 'profile')}
 
 # %% ../../nbs/workflow/profiles.ipynb #6657697b
 def _laid_over(profile, path, value, key)->dict:
