@@ -756,6 +756,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'radinet_nb/data/croissant.py'),
                                            'radinet_nb.data.croissant.may_be_shared': ( 'data/croissant.html#may_be_shared',
                                                                                         'radinet_nb/data/croissant.py'),
+                                           'radinet_nb.data.croissant.nobody_real': ( 'data/croissant.html#nobody_real',
+                                                                                      'radinet_nb/data/croissant.py'),
                                            'radinet_nb.data.croissant.shared_table': ( 'data/croissant.html#shared_table',
                                                                                        'radinet_nb/data/croissant.py'),
                                            'radinet_nb.data.croissant.write_croissant': ( 'data/croissant.html#write_croissant',

@@ -37,11 +37,12 @@ def croissant_command(
     collection:Annotated[str, typer.Argument(help='its name, such as fracatlas')], # which
     folder:Annotated[Path, typer.Argument(help='where it stands')], # what to read
     out:Annotated[Path, typer.Argument(help='a new folder')], # where
-    not_public:Annotated[bool, typer.Option('--not-public', help='also a collection that nobody may hand on')]=False,
+    not_public:Annotated[bool, typer.Option('--not-public', help='also one that nobody may hand on')]=False, # asked
+    key:Annotated[str, typer.Option(help='key file of a hospital, as at ingest')]='', # secret
 ):
     "Describe a collection as Croissant metadata: its study table and what each column is."
     require_package('mlcroissant')
     from radinet_nb.data.croissant import write_croissant
-    print(write_croissant(collection, folder, out, not_public))
+    print(write_croissant(collection, folder, out, not_public, key))
 
 COMMANDS = {'crate': crate_command, 'croissant': croissant_command}

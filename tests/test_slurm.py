@@ -1,5 +1,5 @@
-"""Steps on a real SLURM of one node, which these tests start: `pytest -m alone tests/test_slurm.py`, as root, with Debian's
-slurm-wlm and munge, for minutes; and what needs none: resources of a profile, executors, steps over several GPUs."""
+"""Steps on a real SLURM of one node, started here: `pytest -m alone tests/test_slurm.py`, as root, with slurm-wlm and
+munge of Debian, for ten minutes; and what needs none: resources of a profile, executors, steps over several GPUs."""
 import os
 import shutil
 import signal
@@ -40,7 +40,8 @@ def home(tmp_path, monkeypatch):
              "    ids = [g.run('count', key, **g.section(key)) for key in 'ab']\n"
              "    g.run('read', reads={'counted': ids})")
     takes = "seconds: float = 0.  # to wait\nmegabytes: int = 0  # to take\nout: str = ''  # folder"
-    notebook(paper/'count.ipynb', takes, START, SEES, "import time\ntaken = bytearray(megabytes*10**6)\ntime.sleep(seconds)", "run.finish()")
+    notebook(paper/'count.ipynb', takes, START, SEES,
+             "import time\ntaken = bytearray(megabytes*10**6)\ntime.sleep(seconds)", "run.finish()")
     notebook(paper/'read.ipynb', "counted: list = []  # runs\nout: str = ''  # folder", START, SEES,
              "(run.folder/'read.txt').write_text(str(len([load_run(o) for o in counted])))", "run.finish()")
     monkeypatch.setenv('RADINET_PAPERS', '') # main sets it; monkeypatch puts it back
