@@ -15,10 +15,12 @@ from typing import Annotated
 import typer
 
 from .errors import InputError
+from .provenance import COMMANDS
 
 # %% ../nbs/cli.ipynb #d397b3ba
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help='Reproducible transfer learning on radiographs.')
+for _name, _command in COMMANDS.items(): app.command(_name)(_command)
 
 # %% ../nbs/cli.ipynb #b88a3949
 _Parameters = Annotated[list[str], typer.Option('--set', metavar='PAPER.SECTION.PARAMETER=VALUE',
@@ -35,6 +37,8 @@ _Result = Annotated[Path|None, typer.Option(
     help='new folder for predictions.csv, left_out.csv and overlays; default: print CSV')]
 _Key = Annotated[Path|None, typer.Option(
     help='key file of the pseudonyms, as at ingest; default: a key that is thrown away')]
+_Executor = Annotated[str, typer.Option(
+    help='where steps run: local, slurm, or any executor plugin of Snakemake that is installed')]
 _Folders = Annotated[list[str], typer.Option(metavar='NAME=PATH',
                                              help='folder of a collection to look at; nothing is read')]
 
@@ -65,7 +69,10 @@ def main(
     args = list(sys.argv[1:] if args is None else args)
     debug = '--debug' in args
     if debug: args.remove('--debug')
-    try: return app(args, prog_name='radinet', standalone_mode=False) or 0
+    try:
+        code = app(args, prog_name='radinet', standalone_mode=False) or 0
+        if code == 130: raise KeyboardInterrupt # typer has made an exit code of it
+        return code
     except (typer.Abort, KeyboardInterrupt):
         print('radinet: stopped; what was finished stays', file=sys.stderr)
         return 130
@@ -109,13 +116,14 @@ def reproduce_command(
     content:Annotated[bool, typer.Option('--content', help='compare collections by every byte')]=False, # how
     runs:Annotated[str, typer.Option(help='folder for the runs; default: runs in the checkout')]='', # where
     papers:Annotated[str, typer.Option(help='folder with papers of your own')]='', # where else papers stand
+    executor:_Executor='local', # where steps run
 ):
     "Bring a profile up to date: run what is stale, and end with a page for each paper."
     use_papers(papers)
     from radinet_nb.workflow.profiles import load_profile
     from radinet_nb.workflow.reproduce import reproduce
     chosen = load_profile(profile, pairs(data, '--data'), general, pairs(settings, '--set', as_yaml=True))
-    for folder in reproduce(chosen, only, runs, jobs, dry_run, content, line_printer()):
+    for folder in reproduce(chosen, only, runs, jobs, dry_run, content, line_printer(), executor):
         page = folder/'page.html'
         if page.exists(): print(f'page: {page}')
 

@@ -11,6 +11,7 @@ from ..errors import InputError
 from .graph import Graph, Node, check_asked
 from .papers import load_paper, paper_module
 from .profiles import GENERAL
+from .resources import check_notebooks
 
 # %% ../../nbs/workflow/plan.ipynb #5a906443
 def papers_of(
@@ -79,4 +80,5 @@ def make_plan(
     if unused:
         raise InputError(f'no paper of the profile reads {" and ".join(unused)}',
                          where=f'profile {profile["name"]}, data', mend='leave it out of the profile')
+    check_notebooks(profile.get('resources') or {}, nodes, f'profile {profile["name"]}, resources')
     return nodes if not only else needed_by(nodes, selected(nodes, only, profile))

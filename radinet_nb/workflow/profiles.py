@@ -13,9 +13,10 @@ from ..data.notebooks import checkout, nearest, paper_folders
 from ..errors import InputError
 from .papers import read_yaml
 from .parameters import check_name, is_kind
+from .resources import check_resources
 
 # %% ../../nbs/workflow/profiles.ipynb #e90bce87
-GENERAL = {'what': 'str', 'threads': 'int', 'seeds': 'list', 'data': 'dict'}
+GENERAL = {'what': 'str', 'threads': 'int', 'seeds': 'list', 'data': 'dict', 'resources': 'dict'}
 
 def profile_path(
     name:str, # `smoke`, `demo`, `open`, `paper`, or a YAML file
@@ -36,7 +37,8 @@ def read_profile(
     path = profile_path(name)
     profile = read_yaml(path)
     if not isinstance(profile, dict): raise InputError('is not a mapping of names to values', where=path)
-    return {'threads': 1, 'seeds': [0], 'data': {}, 'what': ''} | profile | {'name': check_name(path.stem, 'profile')}
+    defaults = {'threads': 1, 'seeds': [0], 'data': {}, 'what': '', 'resources': {}}
+    return defaults | profile | {'name': check_name(path.stem, 'profile')}
 
 # %% ../../nbs/workflow/profiles.ipynb #6657697b
 def _laid_over(profile, path, value, key)->dict:
@@ -131,6 +133,7 @@ def check_profile(
         elif not isinstance(value or {}, dict):
             raise InputError(f'{value!r} is not a mapping of sections', where=f'{where}, {key}')
     check_seeds(profile['seeds'], f'{where}, seeds')
+    check_resources(profile['resources'], f'{where}, resources')
     if profile['threads'] < 0:
         raise InputError(f'{profile["threads"]} threads', where=f'{where}, threads', mend='write 0 for one a core')
 

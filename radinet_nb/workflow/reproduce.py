@@ -14,9 +14,12 @@ from pathlib import Path
 from ..data.notebooks import checkout
 from ..data.runs import cpu_seconds, read_json, write_json, write_text
 from ..errors import InputError
+from .cluster import check_executor, end_jobs, executor_options, note_ended, rule_name
+from .cluster import step_environment, stop_steps
 from .graph import Node
 from .made_from import made_from, pending
 from .plan import make_plan
+from .resources import step_needs
 from .staleness import LIBRARY, modules_behind
 from .warm import WarmProcess
 
@@ -34,12 +37,13 @@ def write_plan(
     made:dict, # id to what it would be made from, as `made_from` gives it
     todo:dict, # ids of the nodes that are to run
     runs:Path, # folder of this profile's runs
-    threads:int, # of one notebook
+    needs:dict, # id to what it needs, as `step_needs` gives it
 )->Path: # plan.json
     "Write the graph where the Snakefile finds it, and let nothing but what is up to date have a mark"
     nodes = {id: dict(notebook=node.notebook, params=node.params, parents=node.parents, page=node.page,
-                      before=node.before(), made_from=made[id]) for id, node in plan.items()}
-    write_json(runs/'plan.json', dict(threads=threads, nodes=nodes))
+                      before=node.before(), made_from=made[id], rule=rule_name(id)) | needs[id]
+             for id, node in plan.items()}
+    write_json(runs/'plan.json', dict(nodes=nodes))
     for id in plan: _put_mark(runs, id, id in todo)
     return runs/'plan.json'
 
@@ -54,6 +58,7 @@ def snakemake(
     runs:Path, # folder of this profile's runs, with plan.json
     *args:str, # for Snakemake
     out=subprocess.PIPE, # where its output goes
+    environment:dict|None=None, # of its steps; None: of this process
 )->subprocess.Popen:
     "Start Snakemake on the plan in `runs`"
     start = ('import runpy; from radinet_nb.workflow.warm import die_with_parent; '
@@ -62,7 +67,7 @@ def snakemake(
     command = [sys.executable, '-c', start, '-s', str(checkout()/'workflow'/'Snakefile'),
                '--directory', str(runs), *SNAKEMAKE, *args]
     path = os.pathsep.join(folder for folder in (str(LIBRARY), os.environ.get('PYTHONPATH')) if folder)
-    environment = os.environ | {'PYTHONPATH': path}
+    environment = (environment or os.environ) | {'PYTHONPATH': path}
     return subprocess.Popen(command, text=True, stdout=out, stderr=subprocess.STDOUT, env=environment)
 
 # %% ../../nbs/workflow/reproduce.ipynb #af19901b
@@ -196,20 +201,24 @@ def follow(
     todo:dict, # node id to the reason, as `pending` gives it
     jobs:int, # notebooks side by side
     show, # called with a line; with True after it when the line may be replaced by the next
+    executor:str='local', # or that of an executor plugin of Snakemake
 ):
     "Run Snakemake on the plan and show what starts, moves and ends; a failure raises"
     shutil.rmtree(runs/'.failed', ignore_errors=True)
-    os.environ['RADINET_PARENT'] = str(os.getpid())
-    progress, log = _Progress(runs, todo, show, jobs), runs/'snakemake.log'
+    progress, log, began = _Progress(runs, todo, show, jobs or os.cpu_count()), runs/'snakemake.log', time.time()
+    options, environment = executor_options(executor, jobs), step_environment(executor)
     with log.open('w') as f:
-        process, ended = snakemake(runs, '--cores', str(jobs), *QUIET, out=f), False
+        process, ended = snakemake(runs, *options, *QUIET, out=f, environment=environment), False
         try:
             while not ended:
                 ended = process.poll() is not None # before the look, so that it sees the last marks
                 progress.look()
                 if not ended: time.sleep(0.5)
-        finally: process.kill() # where this one was interrupted: its runs end with it
-    if process.returncode: raise_failure(runs, log)
+        finally:
+            if not ended: stop_steps(process, runs, executor) # this one was interrupted
+    if process.returncode:
+        if executor == 'slurm': note_ended(runs, began)
+        raise_failure(runs, log)
 
 # %% ../../nbs/workflow/reproduce.ipynb #99bb558f
 @contextmanager
@@ -273,18 +282,22 @@ def reproduce(
     dry_run:bool=False, # only say what would run
     content:bool=False, # compare collections by every byte, not by names, sizes and times
     show=print, # called with a line; with True after it when the line may be replaced by the next
+    executor:str='local', # where steps run: on this machine, or `slurm`, or another executor plugin of Snakemake
 )->list[Path]: # folders of the pages of the plan, or of its last run where it has no page
     "Bring a profile up to date: run what is stale, in parallel, and show what happens"
     if type(jobs) is not int or jobs < 0:
         raise InputError(f'{jobs} notebooks side by side', where='--jobs', mend='give 0 for one a core, or 1 and more')
+    check_executor(executor)
     runs = (Path(runs) if runs else checkout()/'runs').resolve()/profile['name']
     plan, name = make_plan(profile, only), f'profile {profile["name"]}'
     require_disk(runs)
     with lock(runs):
+        if executor == 'slurm' and not dry_run and (n := end_jobs(runs)):
+            show(f'{name}: {n} jobs of an earlier call were still at work, and were ended')
         states = {}
         made = {id: made_from(node, states, content) for id, node in plan.items()}
         todo = pending(plan, made, runs)
-        write_plan(plan, made, todo, runs, profile['threads'])
+        write_plan(plan, made, todo, runs, step_needs(plan, profile, executor != 'local'))
         if not todo: show(f'{name}: nothing to do, all {len(plan)} runs are up to date')
         elif dry_run:
             show(f'{name}: {len(todo)} of {len(plan)} runs would be made')
@@ -292,9 +305,10 @@ def reproduce(
         else:
             show(f'{name} ({profile["what"]}): {len(todo)} of {len(plan)} runs to make')
             began, used = time.time(), cpu_seconds()
-            with limited_threads(profile['threads']), warm_workers(plan, todo) as warm:
-                follow(runs, todo, jobs or os.cpu_count(), show)
-            # without a warm process all runs are children of this one, and their marks would count them twice
+            warm_here = warm_workers(plan, todo) if executor == 'local' else nullcontext('elsewhere')
+            with limited_threads(profile['threads']), warm_here as warm:
+                follow(runs, todo, jobs, show, executor)
+            # without a warm process all runs here are children of this one, and their marks would count them twice
             used = cpu_seconds() - used - (0 if warm else sum(spent_on(runs, id)['cpu'] for id in todo))
             show(closing_line(runs, list(todo), time.time() - began, used))
     return [runs/id for id, node in plan.items() if node.page] or [runs/list(plan)[-1]]

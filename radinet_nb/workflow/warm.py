@@ -9,6 +9,9 @@ __all__ = ['KINDS', 'send_request', 'receive_request', 'preload', 'die_with_pare
 # %% ../../nbs/workflow/warm.ipynb #96f005ec
 import gc, importlib, json, os, random, select, shutil, signal, socket, struct, subprocess, sys
 import tempfile, threading, traceback
+from pathlib import Path
+
+from .gpus import choose_gpus
 
 # %% ../../nbs/workflow/warm.ipynb #c72ffed1
 def send_request(
@@ -226,9 +229,10 @@ KINDS['code'] = be_code
 
 # %% ../../nbs/workflow/warm.ipynb #fae019b5
 def run_planned(
-    argv:list[str], # plan.json and the id of a node
+    argv:list[str], # plan.json, the id of a node, and how many GPUs it asks for
 )->int: # exit code
     "Run a node in a fork of the warm process, or where there is none in this one; it ends with `radinet reproduce`"
+    choose_gpus(Path(argv[0]).resolve().parent, *argv[2:])
     fork, parent = ask_warm('executor', argv), int(os.environ.get('RADINET_PARENT', os.getppid()))
     if fork is None: os.execv(sys.executable, [sys.executable, '-m', 'radinet_nb.workflow.execute', *argv])
     while fork.wait(1) is None:
