@@ -152,8 +152,10 @@ def took_before(
 def _last_error(log)->str: # the line, with a colon before it; empty: the log says nothing
     "The last line of a log that names an error, or else its last line"
     lines = [o.strip() for o in log.read_text(errors='replace').splitlines() if o.strip()] if log.exists() else []
-    named = [o for o in lines if 'Error' in o or 'Exception' in o]
-    return f': {(named or lines)[-1][:300]}' if lines else ''
+    if not lines: return ''
+    at = max((i for i, o in enumerate(lines) if 'Error' in o or 'Exception' in o), default=len(lines) - 1)
+    said = ' '.join(lines[at:at + 2]) if lines[at].endswith(':') else lines[at] # Snakemake says why in the line below
+    return f': {said[:300]}'
 
 def raise_failure(
     runs:Path, # folder of this profile's runs
