@@ -248,7 +248,8 @@ def corruption_named(
 )->Corruption:
     "The corruption of that name; `InputError` with the nearest for an unknown one"
     if name in CORRUPTIONS: return CORRUPTIONS[name]
-    raise InputError(f'there is no corruption called {name!r}', 'corrupt', f'did you mean {nearest(name, CORRUPTIONS)}?')
+    mend = f'did you mean {nearest(name, CORRUPTIONS)}?'
+    raise InputError(f'there is no corruption called {name!r}', 'corrupt', mend)
 
 def check_images(
     images:np.ndarray|torch.Tensor, # as somebody gave them

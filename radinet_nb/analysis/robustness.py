@@ -143,7 +143,7 @@ def model_curves(
     for (corruption, model), rows in predictions.groupby(['corruption', 'model'], sort=False):
         block = levels_of(rows)
         if levels.setdefault(corruption, block.levels) != block.levels:
-            raise InputError(f'{model} has other levels than the models before', corruption, 'predict all at all levels')
+            raise InputError(f'{model} has other levels than another model', corruption, 'predict all at all levels')
         cuts = {seed: thresholds[model, seed] for seed in block.seeds}
         found = curves_of(block, cuts, metrics, (positions or {}).get(corruption), sampling)
         curves |= {(corruption, model, m): o for m, o in found.items()}
@@ -175,7 +175,7 @@ def curve_differences(
         if name != model or (c, other, m) not in curves: continue
         pair = point_intervals(curves[c, model, m] - curves[c, other, m], True, confidence).iloc[-2:]
         res.append(pair.assign(corruption=c, metric=m, level=POINTS))
-    if not res: raise InputError(f'no curve of both {model} and {other}', 'curve_differences', 'name two of the models')
+    if not res: raise InputError(f'no curve of both {model} and {other}', 'curve_differences', 'name two models')
     table = pd.concat(res, ignore_index=True).rename(columns=dict(value='difference'))
     table['p_holm'] = table.groupby(['metric', 'level']).p.transform(adjust)
     return table[['corruption', 'metric', 'level', 'difference', 'low', 'high', 'p', 'p_holm', 'seeds', 'note']]
