@@ -83,7 +83,7 @@ def mean_curve(
 # %% ../../nbs/analysis/robustness.ipynb #c0b1000d
 def curves_of(
     block:Levels, # one model
-    thresholds:dict, # seed to threshold, from its validation split
+    thresholds:dict, # seed to threshold, from its validation split; or to one a level
     metrics:tuple=('auc', 'accuracy'), # as `analysis.binary.measure` takes them
     positions=None, # where the levels lie; None: one apart
     sampling:Resampling=Resampling(), # of the bootstrap, which is used where there is one training
@@ -93,8 +93,9 @@ def curves_of(
     k, y = block.codes.max() + 1, block.target
     def statistic(seed): # weights -> metric and point
         def of(w):
-            found = [measure(y, p, thresholds[block.seeds[seed]], block.codes, w, metrics)
-                     for p in block.probability[seed]]
+            cuts = np.broadcast_to(thresholds[block.seeds[seed]], len(block.levels))
+            found = [measure(y, p, cut, block.codes, w, metrics)
+                     for p, cut in zip(block.probability[seed], cuts, strict=True)]
             points = {m: matrix@np.stack([o[m] for o in found]) for m in metrics}
             return {(m, i): v for m in metrics for i, v in enumerate(points[m])}
         return of
@@ -133,7 +134,7 @@ def point_intervals(
 # %% ../../nbs/analysis/robustness.ipynb #c0b10016
 def model_curves(
     predictions:pd.DataFrame, # model, corruption, level, seed, case, patient, target, probability
-    thresholds:dict, # (model, seed) to threshold
+    thresholds:dict, # (model, seed) to threshold; or (corruption, model, seed), to one or one a level
     metrics:tuple=('auc', 'accuracy'), # as `curves_of` takes them
     sampling:Resampling=Resampling(), # of the intervals where there is one training
     positions:dict|None=None, # corruption to where its levels lie; None: one apart
@@ -144,7 +145,9 @@ def model_curves(
         block = levels_of(rows)
         if levels.setdefault(corruption, block.levels) != block.levels:
             raise InputError(f'{model} has other levels than another model', corruption, 'predict all at all levels')
-        cuts = {seed: thresholds[model, seed] for seed in block.seeds}
+        cuts = {seed: thresholds.get((corruption, model, seed), thresholds.get((model, seed))) for seed in block.seeds}
+        if None in cuts.values():
+            raise InputError(f'no threshold of {model}', 'model_curves', 'choose one for every training')
         found = curves_of(block, cuts, metrics, (positions or {}).get(corruption), sampling)
         curves |= {(corruption, model, m): o for m, o in found.items()}
     return dict(curves=curves, levels=levels)
