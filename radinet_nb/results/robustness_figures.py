@@ -54,7 +54,7 @@ def corruption_sheet(
     "Images in rows: what each corruption does"
     rows, columns = len(spoiled), max(len(o) for o in spoiled.values())
     with style():
-        fig, axes = plt.subplots(rows, columns, figsize=(1.2*columns + .3, 1.4*rows), squeeze=False)
+        fig, axes = plt.subplots(rows, columns, figsize=(columns + .3, 1.15*rows), squeeze=False)
         for ax in axes.flat: ax.axis('off')
         for row, (name, images) in zip(axes, spoiled.items(), strict=True):
             for ax, (title, image) in zip(row, images.items(), strict=False):
