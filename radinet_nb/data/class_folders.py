@@ -47,7 +47,8 @@ def read_classes(
             for k,(f, _),study in zip(found, images, study_names([o for _,o in images]), strict=True)]
     if not rows: raise InputError('holds no folders of images', path, 'the layout is: one folder a class, images in it')
     t, absent = pd.DataFrame(rows), [o for o in kinds if o not in found]
-    if absent: raise InputError(f'no class is called {absent[0]}', path, f'did you mean {nearest(absent[0], set(found))}?')
+    if absent:
+        raise InputError(f'no class is called {absent[0]}', path, f'did you mean {nearest(absent[0], set(found))}?')
     if kinds: t = t[t.kind.isin(kinds)].reset_index(drop=True)
     t['patient'] = t.study
     studies = study_table(t, where=collection, collection=collection, grouping=grouping)
