@@ -34,6 +34,7 @@ class CTScanner:
     pixels:int = 96 # side of a slice, 32 to 1024
     slices:int = 8 # of a series, 3 to 200
     spacing:float = 4. # between slices, mm of an adult man
+    field:float = 72. # side of a slice, mm of an adult man
     first:float = -32. # place of the first slice along the arm, mm of an adult man; the joint is at 0
     noise:float = 18. # standard deviation, HU
     severity:float = 1. # multiplies gaps, steps and bulges
@@ -42,7 +43,7 @@ class CTScanner:
     children:float = .29 # share under 18
 
     def __post_init__(self):
-        limits = dict(pixels=(32, 1024), slices=(3, 200), spacing=(.2, 20), first=(-120, 20), noise=(0, 500),
+        limits = dict(pixels=(32, 1024), slices=(3, 200), spacing=(.2, 20), field=(40, 300), first=(-120, 20), noise=(0, 500),
                       severity=(.1, 3), fractured=(0, 1), children=(0, 1))
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -69,12 +70,12 @@ def scan_planes(
     rng:np.random.Generator, # of how the patient lies
 )->list: # of (Camera, mm)
     "The plane of every slice, and its place along the arm"
-    turn, shift = np.radians(rng.normal(0, 12)), rng.normal(0, 4, 2)*limb.size
+    turn, shift = np.radians(rng.normal(0, 12)), rng.normal(0, 2.5, 2)*limb.size
     right = np.array([np.cos(turn), np.sin(turn), 0])
     up, res = np.array([-np.sin(turn), np.cos(turn), 0]), []
     for k in range(scanner.slices):
         z = scanner.first + k*scanner.spacing
-        flat = axial(limb, z, scanner.pixels)
+        flat = axial(limb, z, scanner.pixels, scanner.field)
         center = flat.center + [*shift, 0]
         res.append((Camera(center, right, up, flat.ray, flat.pixel, flat.shape), z*limb.size))
     return res
