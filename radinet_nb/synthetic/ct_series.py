@@ -43,8 +43,8 @@ class CTScanner:
     children:float = .29 # share under 18
 
     def __post_init__(self):
-        limits = dict(pixels=(32, 1024), slices=(3, 200), spacing=(.2, 20), field=(40, 300), first=(-120, 20), noise=(0, 500),
-                      severity=(.1, 3), fractured=(0, 1), children=(0, 1))
+        limits = dict(pixels=(32, 1024), slices=(3, 200), spacing=(.2, 20), field=(40, 300), first=(-120, 20),
+                      noise=(0, 500), severity=(.1, 3), fractured=(0, 1), children=(0, 1))
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:

@@ -8,6 +8,7 @@ __all__ = ['general_starts', 'source_trainings', 'wanted_trainings', 'target_tra
 # %% ../../../nbs/papers/alammar2023/graph.ipynb #31f01ca0
 from ...data.notebooks import nearest
 from ...errors import InputError
+from .further_runs import ct_run, robustness_run
 from .starts import START_CHAINS, start_key, training_parameters
 
 # %% ../../../nbs/papers/alammar2023/graph.ipynb #31f01ca1
@@ -85,5 +86,7 @@ def graph(
     data = g.data('mura') or g.data('fracatlas', 'hospital')
     ingested = g.run('ingest', **g.section('ingest'), data=data)
     general = general_starts(g)
-    target_trainings(g, ingested, general, source_trainings(g, ingested, general))
-    g.page([audit])
+    sources = source_trainings(g, ingested, general)
+    trainings = target_trainings(g, ingested, general, sources)
+    robustness = robustness_run(g, ingested, general, sources, trainings)
+    g.page([robustness, ct_run(g, general, sources), audit])
