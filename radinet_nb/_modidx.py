@@ -77,6 +77,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'radinet_nb/analysis/corrupted.py')},
             'radinet_nb.analysis.corruptions': { 'radinet_nb.analysis.corruptions.Corruption': ( 'analysis/corruptions.html#corruption',
                                                                                                  'radinet_nb/analysis/corruptions.py'),
+                                                 'radinet_nb.analysis.corruptions._blur_matrix': ( 'analysis/corruptions.html#_blur_matrix',
+                                                                                                   'radinet_nb/analysis/corruptions.py'),
                                                  'radinet_nb.analysis.corruptions.blur': ( 'analysis/corruptions.html#blur',
                                                                                            'radinet_nb/analysis/corruptions.py'),
                                                  'radinet_nb.analysis.corruptions.check_images': ( 'analysis/corruptions.html#check_images',

@@ -129,16 +129,21 @@ def gaussian_kernel(
     kernel = torch.from_numpy(ive(np.abs(np.arange(-r, r + 1)), sigma**2))
     return kernel/kernel.sum()
 
+def _blur_matrix(side, sigma)->torch.Tensor: # (side, side) float64
+    "The Gaussian as a matrix; what lies beyond the border is as the border"
+    kernel, matrix = gaussian_kernel(sigma), torch.zeros(side, side, dtype=torch.float64)
+    at, r = torch.arange(side), len(kernel)//2
+    for i, weight in enumerate(kernel): matrix[at, (at + i - r).clamp(0, side - 1)] += weight
+    return matrix
+
 def blur(
     x:torch.Tensor, # (n, h, w) float in 0..255
     level:float, # standard deviation of the point spread function, share of the height
     keys:torch.Tensor, # not used: nothing is random
 )->torch.Tensor: # (n, h, w)
     "Convolution with a Gaussian; what lies beyond the border is as the border"
-    k = gaussian_kernel(level*x.shape[1]).to(x)
-    r = len(k)//2
-    y = F.pad(x[:, None], (r, r, r, r), mode='replicate')
-    return F.conv2d(F.conv2d(y, k[None, None, :, None]), k[None, None, None, :])[:, 0]
+    h, w = (_blur_matrix(o, level*x.shape[1]).to(x.device) for o in x.shape[1:])
+    return (h@x.double()@w.T).to(x) # in single precision the last bits would depend on the batch
 
 # %% ../../nbs/analysis/corruptions.ipynb #c0a1001d
 def contrast(
@@ -248,7 +253,7 @@ def corruption_named(
 )->Corruption:
     "The corruption of that name; `InputError` with the nearest for an unknown one"
     if name in CORRUPTIONS: return CORRUPTIONS[name]
-    mend = f'did you mean {nearest(name, CORRUPTIONS)}?'
+    mend = f'did you mean {nearest(str(name).lower(), CORRUPTIONS)}?'
     raise InputError(f'there is no corruption called {name!r}', 'corrupt', mend)
 
 def check_images(
