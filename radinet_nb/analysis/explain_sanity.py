@@ -58,7 +58,8 @@ def compare_maps(
 )->pd.DataFrame: # image, metric, value, chance
     "How alike two stacks of maps are, image by image, and how alike to the map of another image"
     if a.shape != b.shape or len(a) < 2:
-        raise InputError(f'maps of shapes {a.shape} and {b.shape}', 'similarity', 'compare maps of the same two images or more')
+        raise InputError(f'maps of shapes {a.shape} and {b.shape}', 'similarity',
+                         'compare maps of the same two images or more')
     other = np.roll(b, 1, axis=0)
     return pd.concat([pd.DataFrame(dict(image=range(len(a)), metric=k, value=f(a, b), chance=f(a, other)))
                       for k, f in SIMILARITIES.items()], ignore_index=True)

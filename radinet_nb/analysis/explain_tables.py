@@ -60,7 +60,7 @@ def seeds_by_image(
 def level_table(
     scores:pd.DataFrame, # the long frame
     **draws, # resamples, confidence, seed
-)->pd.DataFrame: # model, method, metric, value, low, high, chance, above, above_low, above_high, seeds, images, patients
+)->pd.DataFrame: # model, method, metric, value, low, high, chance, above, above_low, above_high, and counts
     "Every score beside its chance level, with intervals for the score and for what it has above chance"
     rows = []
     for (model, method, metric), part in scores.groupby(['model', 'method', 'metric'], sort=False):

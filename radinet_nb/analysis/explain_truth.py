@@ -38,7 +38,7 @@ def box_mask(
     boxes, # (n, 4) in pixels of the image
     shape:tuple, # height and width of the image
 )->np.ndarray: # bool (h, w)
-    "Pixels whose center lies in a box; of a box without any, the pixel at its center; `InputError` where it lies outside"
+    "Pixels whose center lies in a box, one at least; raises `InputError` for a box outside the image"
     mask, (h, w) = np.zeros(shape, bool), shape
     for i, (x0, y0, x1, y1) in enumerate(checked_boxes(boxes)):
         if x0 < -.5 or y0 < -.5 or x1 > w + .5 or y1 > h + .5:
@@ -81,8 +81,8 @@ def check_masks(
     if maps is not None and not np.isfinite(maps).all():
         raise InputError('a map holds a pixel that is no number', 'scores', 'do the weights hold NaN?')
     empty = ~masks.any((1, 2))
-    if empty.any(): raise InputError(f'image {int(empty.argmax())} has no lesion', 'scores', 'leave out images without box')
-    return masks
+    if not empty.any(): return masks
+    raise InputError(f'image {int(empty.argmax())} has no lesion', 'scores', 'leave out images without box')
 
 # %% ../../nbs/analysis/explain_truth.ipynb #80863462
 def cell_spreads(
