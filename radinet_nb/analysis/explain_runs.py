@@ -17,7 +17,7 @@ from torch import nn
 from .explain_methods import explain
 from .explain_removal import area_under, coarse_noise, removal_curves
 from .explain_scores import score_maps
-from .explain_truth import box_mask, lesion_boxes
+from .explain_truth import box_masks, lesion_boxes
 from ..data.cache import ImageCache
 from ..data.runs import Run
 from ..data.studies import read_studies
@@ -38,6 +38,7 @@ def boxed_cases(
     parts:list|tuple=(), # body parts; empty: all
     count:int=0, # at most so many, drawn at random; 0: all
     seed:int=0, # of the draw
+    needed:bool=True, # False: where no case has a box, take cases without; their masks are empty
 )->BoxedCases:
     "Fractured test cases with boxes, at the training size; raises `InputError` where there is none"
     kind = {'pair': 'cases', 'view': 'views'}[unit]
@@ -47,12 +48,13 @@ def boxed_cases(
     cache = ImageCache(ingest.folder/kind)
     boxes = lesion_boxes(cases.path, views, ingest.table('sizes.parquet'), cache.shape[0])
     known = np.flatnonzero([len(o) > 0 for o in boxes])
+    if not len(known) and not needed: known = np.arange(len(cases))
     if not len(known):
         raise InputError('no test case has a box', ingest.folder, 'name a collection with boxes, such as FracAtlas')
     if 0 < count < len(known): known = np.sort(np.random.default_rng(seed).choice(known, count, replace=False))
     boxes = [boxes[i] for i in known]
     return BoxedCases(cache[cache.rows_of(cases.path.iloc[known])],
-                      np.stack([box_mask(o, cache.shape) for o in boxes]), boxes,
+                      box_masks(boxes, cache.shape), boxes,
                       cases.patient.iloc[known].to_numpy(object))
 
 # %% ../../nbs/analysis/explain_runs.ipynb #ef070b66
