@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AT_ONCE', 'MADE_BY', 'feature_network', 'read_ahead', 'stream_features', 'parts_hash', 'network_hash', 'images_hash',
-           'preprocessing_of', 'Features', 'check_features', 'open_features', 'read_features', 'kept_features',
-           'features_of_images']
+           'preprocessing_of', 'Features', 'check_features', 'open_features', 'write_features', 'read_features',
+           'kept_features', 'features_of_images']
 
 # %% ../../nbs/learning/features.ipynb #5b1f0004
 import hashlib, json, os
@@ -160,8 +160,17 @@ def open_features(
     return np.memmap(path, '<f4', 'r+', 8 + len(text), shape)
 
 # %% ../../nbs/learning/features.ipynb #5b1f0019
+def write_features(
+    features:Features, # of images, in any order
+    path:Path, # new
+):
+    "Keep features with what they were made of"
+    out = open_features(path, features.values.shape, features.about)
+    out[:] = features.values
+    out.flush()
+
 def read_features(
-    path:str|Path, # of a file that `features_of_images` wrote
+    path:str|Path, # of a file of features
 )->Features:
     "Features from disk, without code; `InputError` for a file that holds none, or not whole ones"
     from safetensors import SafetensorError, safe_open
