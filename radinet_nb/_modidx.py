@@ -2390,8 +2390,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                 'radinet_nb/papers/alammar2023/ct_tables.py'),
                                                          'radinet_nb.papers.alammar2023.ct_tables.ct_table': ( 'papers/alammar2023/ct_tables.html#ct_table',
                                                                                                                'radinet_nb/papers/alammar2023/ct_tables.py'),
-                                                         'radinet_nb.papers.alammar2023.ct_tables.padded_boxes': ( 'papers/alammar2023/ct_tables.html#padded_boxes',
-                                                                                                                   'radinet_nb/papers/alammar2023/ct_tables.py'),
                                                          'radinet_nb.papers.alammar2023.ct_tables.slice_predictions': ( 'papers/alammar2023/ct_tables.html#slice_predictions',
                                                                                                                         'radinet_nb/papers/alammar2023/ct_tables.py')},
             'radinet_nb.papers.alammar2023.explained': { 'radinet_nb.papers.alammar2023.explained.attainable_table': ( 'papers/alammar2023/explained.html#attainable_table',
