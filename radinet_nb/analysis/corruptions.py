@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LATITUDE', 'CORRUPTIONS', 'SEVERITIES', 'image_keys', 'uniforms', 'normals', 'inside', 'gaussian_noise', 'photons_of',
            'gray_of', 'poisson_counts', 'quantum_noise', 'gaussian_kernel', 'blur', 'contrast', 'gamma', 'jpeg',
-           'resample', 'rotation', 'crop', 'metal', 'Corruption', 'corruption_named', 'check_images', 'corrupt']
+           'resample', 'rotation', 'crop', 'metal', 'Corruption', 'corruption_named', 'gray_images', 'corrupt']
 
 # %% ../../nbs/analysis/corruptions.ipynb #c0a10004
 import io
@@ -256,7 +256,7 @@ def corruption_named(
     mend = f'did you mean {nearest(str(name).lower(), CORRUPTIONS)}?'
     raise InputError(f'there is no corruption called {name!r}', 'corrupt', mend)
 
-def check_images(
+def gray_images(
     images:np.ndarray|torch.Tensor, # as somebody gave them
 )->torch.Tensor: # the same as a tensor
     "`InputError` for what is no batch of gray images before their normalization"
@@ -280,7 +280,7 @@ def corrupt(
     device:torch.device|str|None=None, # where to work; None: where the images are
 )->torch.Tensor: # (n, h, w): at severity 0 as it came, else float32 in 0..255
     "Spoiled images; `InputError` for an unknown corruption, a severity out of range, and what are no images"
-    how, x = corruption_named(name), check_images(images)
+    how, x = corruption_named(name), gray_images(images)
     if isinstance(severity, bool) or severity not in range(SEVERITIES + 1):
         raise InputError(f'severity {severity!r}', 'corrupt', f'choose a whole number from 0 to {SEVERITIES}')
     x = x.to(device or x.device)

@@ -13,7 +13,7 @@ from ...analysis.decisions import choose_threshold
 from ...analysis.seeds import compare_seeds, evaluate_seeds
 from ...analysis.significance import adjust
 from ...errors import InputError
-from .robustness_tables import GENERAL, SAME_DOMAIN, model_of
+from .robustness_tables import GENERAL, SAME_DOMAIN, start_name_of
 
 # %% ../../../nbs/papers/alammar2023/ct_tables.ipynb #c0f30007
 def slice_predictions(
@@ -33,7 +33,7 @@ def _members(runs)->dict: # model to (seed to test predictions, seed to threshol
     "Trainings by model and seed"
     res = {}
     for run in runs:
-        members, cuts = res.setdefault(model_of(run), ({}, {}))
+        members, cuts = res.setdefault(start_name_of(run), ({}, {}))
         seed, valid = run.params.get('seed', 0), slice_predictions(run, 'valid')
         members[seed] = slice_predictions(run, 'test')
         # right or wrong needs no threshold

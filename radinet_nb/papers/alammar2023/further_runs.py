@@ -50,7 +50,7 @@ def robustness_run(
     backbone = one_of(section.pop('backbone', ''), [o[0] for o in general], 'robustness.backbone')
     seeds = [o for b, o in general if b == backbone]
     own = g.section('target') | dict(parts=[target]) | targets[target] | fewer
-    source, less = own.pop('source', ''), []
+    source, _, less = own.pop('source', ''), own.pop('stands_for', ''), []
     for share in shares:
         epochs = shorter_epochs(own.get('epochs', 2), share, longest)
         for start in COMPARED_STARTS:
