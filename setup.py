@@ -34,7 +34,7 @@ setup(
     classifiers=[f"Development Status :: {meta['status']}", 'Intended Audience :: Science/Research',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Medical Science Apps.'],
     install_requires=lines('requirements'),
-    extras_require={o: lines(f'{o}_requirements') for o in ('adapters', 'dev', 'docs', 'provenance', 'slurm', 'weights')},
+    extras_require={o.removesuffix('_requirements'): lines(o) for o in meta if o.endswith('_requirements')},
     packages=find_packages(include=['radinet_nb', 'radinet_nb.*']),
     package_data={'radinet_nb': ['**/*.csv', '**/*.j2', '**/*.css']},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['radinet_nb = radinet_nb._modidx:d'],

@@ -11,6 +11,7 @@ from collections import Counter
 import pandas as pd
 
 from .layouts import Reading, quarantine_table, require_folder, require_grouping, visible_files
+from .notebooks import nearest
 from .studies import study_table
 from ..errors import InputError
 
@@ -33,21 +34,26 @@ def read_classes(
     grouping:str=None, # 'image': every image for itself
     parts:dict=None, # body part by class; classes named like a body part need none
     collection:str='classes', # its name in the table
+    kinds:tuple=(), # classes to keep; empty: all
 )->Reading:
-    "A folder of classes as a study table; the class stands in the further column `kind`; `InputError` without images"
+    "A folder of classes as a study table; the class stands in the further column `kind`; `InputError` without images, "
+    "or for a class of `kinds` that is not there"
     require_grouping(grouping, dict(image='every image for itself'), collection)
     path, parts = require_folder(path), parts or {}
     files = [(f, f.relative_to(path)) for f in visible_files(path)]
     images = [(f, o) for f,o in files if f.suffix.lower() in image_suffixes and len(o.parts) > 1]
-    kinds = [o.parts[0] for _,o in images]
+    found = [o.parts[0] for _,o in images]
     rows = [dict(kind=k, path=str(f), study=study, body_part=parts.get(k, k.lower()))
-            for k,(f, _),study in zip(kinds, images, study_names([o for _,o in images]), strict=True)]
+            for k,(f, _),study in zip(found, images, study_names([o for _,o in images]), strict=True)]
     if not rows: raise InputError('holds no folders of images', path, 'the layout is: one folder a class, images in it')
-    t = pd.DataFrame(rows)
+    t, absent = pd.DataFrame(rows), [o for o in kinds if o not in found]
+    if absent:
+        raise InputError(f'no class is called {absent[0]}', path, f'did you mean {nearest(absent[0], set(found))}?')
+    if kinds: t = t[t.kind.isin(kinds)].reset_index(drop=True)
     t['patient'] = t.study
     studies = study_table(t, where=collection, collection=collection, grouping=grouping)
     return Reading(studies, quarantine_table(), dict(
-        images=len(t), used=len(t), other_files=len(files)-len(t)) | t.kind.value_counts().to_dict())
+        images=len(rows), used=len(t), other_files=len(files)-len(rows)) | t.kind.value_counts().to_dict())
 
 # %% ../../nbs/data/class_folders.ipynb #7386c09e
 mednist_parts = dict(Hand='hand', CXR='chest', ChestCT='chest', HeadCT='head', AbdomenCT='abdomen', BreastMRI='breast')
@@ -56,7 +62,8 @@ mednist_parts = dict(Hand='hand', CXR='chest', ChestCT='chest', HeadCT='head', A
 def read_mednist(
     path, # folder with Hand, CXR, ChestCT, HeadCT, AbdomenCT, BreastMRI
     grouping:str=None, # 'image': every image for itself
+    kinds:tuple=(), # classes to keep, such as those of CT; empty: all
 )->Reading:
     "MedNIST as a study table; `kind` tells radiograph, CT and MRI of a body part apart"
     require_grouping(grouping, dict(image='every image for itself'), 'mednist')
-    return read_classes(require_folder(path, *mednist_parts), grouping, mednist_parts, 'mednist')
+    return read_classes(require_folder(path, *mednist_parts), grouping, mednist_parts, 'mednist', kinds)

@@ -17,6 +17,7 @@ from .adapters import check_adapters
 from .averages import check_decay
 from .networks import NetworkSpec
 from .regularization import check_penalty
+from .rows import check_share
 from .schedules import Phase, lp_ft_schedule, paper_schedule, staged_schedule
 from .tasks import FRACTURE, TASKS, Task, task_named
 
@@ -30,6 +31,7 @@ def check_choices(
     start, drawn = stage.start, stage.network.body_init
     check_penalty(stage.l2sp_alpha, stage.l2sp_beta, start)
     check_decay(stage.ema)
+    check_share(stage.train_share)
     check_adapters(stage.lora_rank, stage.lora_alpha, start)
     if stage.lora_rank and not any('lora' in o.free for o in stage.schedule):
         raise InputError('adapters are added and nothing lets them learn', 'free', f'write {ADAPTED} or leave it empty')
@@ -67,6 +69,7 @@ class Stage:
     leaks:str = 'refuse' # where the chain has seen validation or test rows: see `data.leaks.audit_stage`
     folds:int = 0 # folds of the training and validation part; 0: the table's own split
     fold:int = 0 # which of them validates, from 0
+    train_share:float = 1. # of the training groups to learn from; a smaller share is part of a larger one
     chain:tuple = () # names of the stages of its chain in order, this one last
     target:str = '' # what the chain ends on, such as `wrist`; empty: it is no last stage
     variant:str = '' # in what it differs from the model of the same chain, such as `staged`
@@ -146,4 +149,5 @@ def stage_parameters(
     network = {k: getattr(stage.network, field) for k, field in NETWORK_PARAMETERS.items()}
     task = stage.task.name if TASKS.get(stage.task.name) == stage.task else asdict(stage.task)
     flat = own | network | dict(task=task, schedule=[asdict(o) for o in stage.schedule])
+    if stage.train_share == 1: del flat['train_share'] # so that what is kept of older stages is still found
     return {k: list(v) if isinstance(v, tuple) else v for k, v in flat.items()}

@@ -161,6 +161,7 @@ def write_run(
              best_epoch=int(history.valid_loss.idxmin()), rows=rows.split.value_counts().to_dict(),
              carried={k: len(v) for k, v in carried.items()})
     run.note(shape=list(trained.cache.shape), grouping=sorted(rows.grouping.unique())) # what an exported model must say
+    if stage.train_share < 1: run.note(train_share=stage.train_share)
     history.assign(run=stage.name).to_csv(run.folder/'history.csv', index=False)
     rates_table(history).to_csv(run.folder/'rates.csv', index=False)
     carry_table(trained.network, carried).to_csv(run.folder/'carried.csv', index=False)

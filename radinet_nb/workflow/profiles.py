@@ -76,7 +76,8 @@ def apply_data(
     if strange:
         raise InputError(f'profile {profile["name"]} does not use a collection {strange[0]!r}', where='--data',
                          mend=f'it uses {used}')
-    folders = profile['data'] | data
+    # an empty folder in the profile: read where somebody names one, and not needed
+    folders = {key: folder for key, folder in (profile['data'] | data).items() if folder != '' or key in data}
     missing = [key for key, folder in folders.items() if folder is None]
     if missing:
         raise InputError(f'profile {profile["name"]} needs {" and ".join(missing)}', where='--data',
