@@ -229,3 +229,11 @@ def test_a_cancelled_job_is_named_and_made_again(home, cluster, quick):
     said = process.communicate(timeout=400)[0]
     assert process.returncode == 2 and 'its job was cancelled; start again' in said, said
     assert 'still at work' not in finishes(home)
+
+
+@pytest.mark.alone
+def test_what_slurm_refuses_is_said_in_one_line(home, cluster, quick):
+    profile(home, 'resources: {default: {memory_mb: 900, partition: nowhere}}', 'mine: {a: {}, b: {}}')
+    process = call(home)
+    said = process.communicate(timeout=200)[0].splitlines()[-1]
+    assert process.returncode == 2 and 'takes no such job: invalid partition specified: nowhere; change the' in said

@@ -132,15 +132,20 @@ def rule_name(
 def note_ended(
     runs:Path, # folder of a profile's runs, with plan.json
     since:float, # when this call began: seconds of the epoch
+    log:Path, # of Snakemake
 ):
     "Note under `.failed` what SLURM ended; it overrules the step's own words, for a kernel without memory just dies"
     for id, node in read_json(runs/'plan.json')['nodes'].items():
         folder, noted = runs/'.snakemake'/'slurm_logs'/f'rule_{rule_name(id)}', runs/'.failed'/f'{rule_name(id)}.json'
         logs = [path for path in folder.glob('*.log') if path.stat().st_mtime >= since]
         if not logs or (runs/f'{id}.done').exists(): continue
-        log = max(logs, key=lambda path: path.stat().st_mtime)
-        reason = reason_ended(log.read_text(errors='replace'))
+        last = max(logs, key=lambda path: path.stat().st_mtime)
+        reason = reason_ended(last.read_text(errors='replace'))
         own = runs/'.failed'/f'{id.replace("/", ".")}.json'
         if own.exists() and not reason: continue
         own.unlink(missing_ok=True)
-        write_json(noted, dict(node=id, error=str(ended_error(id, reason, node['resources'], log)), input=True))
+        write_json(noted, dict(node=id, error=str(ended_error(id, reason, node['resources'], last)), input=True))
+    if refused := re.search(r'sbatch: error: (.*)', log.read_text(errors='replace')):
+        error = InputError(f'SLURM takes no such job: {refused[1]}', where='resources',
+                           mend=f'change the profile; {log} holds the call')
+        write_json(runs/'.failed'/'refused.json', dict(node='', error=str(error), input=True))

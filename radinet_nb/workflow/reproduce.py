@@ -209,8 +209,9 @@ def follow(
     shutil.rmtree(runs/'.failed', ignore_errors=True)
     progress, log, began = _Progress(runs, todo, show, jobs or os.cpu_count()), runs/'snakemake.log', time.time()
     options, environment = executor_options(executor, jobs), step_environment(executor)
+    if executor == 'local': options += QUIET # steps say themselves what fails; a plugin says it here
     with log.open('w') as f:
-        process, ended = snakemake(runs, *options, *QUIET, out=f, environment=environment), False
+        process, ended = snakemake(runs, *options, out=f, environment=environment), False
         try:
             while not ended:
                 ended = process.poll() is not None # before the look, so that it sees the last marks
@@ -219,7 +220,7 @@ def follow(
         finally:
             if not ended: stop_steps(process, runs, executor) # this one was interrupted
     if process.returncode:
-        if executor == 'slurm': note_ended(runs, began)
+        if executor == 'slurm': note_ended(runs, began, log)
         raise_failure(runs, log)
 
 # %% ../../nbs/workflow/reproduce.ipynb #99bb558f
