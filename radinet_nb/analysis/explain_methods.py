@@ -15,6 +15,7 @@ from torch import nn
 
 from .activations import evaluating
 from .explain import grad_cam, layer_cam, log_odds
+from .explain_removal import blurred
 from ..errors import InputError
 
 # %% ../../nbs/analysis/explain_methods.ipynb #c7566842
@@ -33,8 +34,7 @@ def occlusion(
     method, parts = Occlusion(lambda x: log_odds(network(x))), []
     with evaluating(network), torch.no_grad():
         for x, y in zip(images[:, None], classes, strict=True):
-            cover = x.mean((2, 3), keepdim=True).expand_as(x)
-            parts.append(method.attribute(x, target=int(y), baselines=cover, perturbations_per_eval=batch_size,
+            parts.append(method.attribute(x, target=int(y), baselines=blurred(x), perturbations_per_eval=batch_size,
                                           **sliding)[:, 0].float().cpu())
     return torch.cat(parts).numpy()
 
