@@ -50,7 +50,7 @@ def integrated_gradients(
     images:torch.Tensor, # (n, 3, h, w), normalized
     classes, # class index, one or one an image
     steps:int=32, # on the way from black to the image
-    batch_size:int=64, # images on that way at once
+    batch_size:int=16, # images on that way at once; their gradients take memory
 )->np.ndarray: # (n, h, w) float32; sums to the gain of the log-odds over black
     "What each pixel adds to the log-odds on the way from black"
     from captum.attr import IntegratedGradients
