@@ -15,6 +15,7 @@ from torch import nn
 
 from .activations import evaluating
 from .explain import grad_cam, layer_cam, log_odds
+from .explain_removal import blurred
 from ..errors import InputError
 
 # %% ../../nbs/analysis/explain_methods.ipynb #c7566842
@@ -33,8 +34,7 @@ def occlusion(
     method, parts = Occlusion(lambda x: log_odds(network(x))), []
     with evaluating(network), torch.no_grad():
         for x, y in zip(images[:, None], classes, strict=True):
-            cover = x.mean((2, 3), keepdim=True).expand_as(x)
-            parts.append(method.attribute(x, target=int(y), baselines=cover, perturbations_per_eval=batch_size,
+            parts.append(method.attribute(x, target=int(y), baselines=blurred(x), perturbations_per_eval=batch_size,
                                           **sliding)[:, 0].float().cpu())
     return torch.cat(parts).numpy()
 
@@ -50,7 +50,7 @@ def integrated_gradients(
     images:torch.Tensor, # (n, 3, h, w), normalized
     classes, # class index, one or one an image
     steps:int=32, # on the way from black to the image
-    batch_size:int=64, # images on that way at once
+    batch_size:int=16, # images on that way at once; their gradients take memory
 )->np.ndarray: # (n, h, w) float32; sums to the gain of the log-odds over black
     "What each pixel adds to the log-odds on the way from black"
     from captum.attr import IntegratedGradients

@@ -62,7 +62,7 @@ def network_for(
     run:Run, # of a stage
     images:np.ndarray, # uint8 (n, h, w)
     patients=None, # whom they are of; None: patients whom no run can have seen
-    device:str='cpu', # where to compute
+    device='cpu', # where to compute
 )->tuple[nn.Module,torch.Tensor]: # network, images as it expects them
     "A run's network and its input; `InputError` for images of another size, or of patients that it has learned from"
     known = Path(run.params.get('ingested') or '')/('views' if run.params.get('unit') == 'view' else 'cases')

@@ -9,8 +9,7 @@ __all__ = ['backbones_table', 'backbones_layout', 'start_differences']
 import pandas as pd
 
 from ...analysis.significance import adjust
-from ...data.tables import interval_text
-from .fusion_tables import ARMS, IMAGE_METRICS
+from .fusion_tables import ARMS, IMAGE_METRICS, image_layout
 from .starts import START_CHAINS
 from ...results.performance import model_table, paired_differences
 
@@ -31,15 +30,9 @@ def backbones_table(
 
 def backbones_layout(
     table:pd.DataFrame, # of `backbones_table`
-)->pd.DataFrame: # target, backbone, start, accuracy, F1, κ, AUC, trainings, images
+)->pd.DataFrame: # target, backbone, start, accuracy, F1, κ, AUC, trainings, images, patients
     "One row a backbone and start, intervals in brackets"
-    rows = []
-    for (target, backbone, start), part in table.groupby(['target', 'backbone', 'start'], sort=False):
-        at = part.set_index('metric')
-        cell = [interval_text(at.value[o], at.low[o], at.high[o]) for o in IMAGE_METRICS]
-        rows.append(dict(target=target, backbone=backbone, start=start) | dict(zip(
-            ('accuracy', 'F1', 'κ', 'AUC'), cell, strict=True)) | dict(trainings=at.seeds.iloc[0], images=at.n.iloc[0]))
-    return pd.DataFrame(rows)
+    return image_layout(table, ('target', 'backbone', 'start'))
 
 # %% ../../../nbs/papers/alammar2023/backbone_tables.ipynb #d11a0006
 def start_differences(

@@ -21,6 +21,7 @@ from ...analysis.explain_tables import mean_over, ranking_agreement
 from ...analysis.explain_truth import attainable
 from ...data.runs import Run, load_run
 from ...errors import InputError
+from ...learning.devices import best_device
 from .starts import training_of
 
 # %% ../../../nbs/papers/alammar2023/explained.ipynb #762446ab
@@ -67,7 +68,7 @@ def explain_runs(
     "Explain every run by every method, and score it; the image's own brightness stands in as a method"
     frames, maps, p = [], {}, {}
     for (start, seed), run in runs.items():
-        network, x = network_for(run, cases.images)
+        network, x = network_for(run, cases.images, device=best_device())
         p[start, seed], maps[start, seed] = class_probability(network, x), all_maps(network, x, methods)
         shown, facts = maps[start, seed] | {'brightness': brightness_map(cases.images)}, dict(model=start, seed=seed)
         frames += [lesion_scores(shown, o, cases.patients, tolerance, truth=k, **facts) for k, o in truths.items()]
@@ -84,7 +85,7 @@ def sanity_tables(
 )->tuple[pd.DataFrame,pd.DataFrame]: # random weights by block; agreement of retrainings, empty with one seed
     "How alike maps are to those of random weights, and of other seeds, beside those of unrelated images"
     (start, seed), run = next((k, o) for k, o in runs.items())
-    network, x = network_for(run, cases.images[:count])
+    network, x = network_for(run, cases.images[:count], device=best_device())
     rows = [randomization_table(network, lambda n, name=name: all_maps(n, x, {name: methods[name]})[name])
             .assign(model=start, method=name) for name in methods]
     weights = pd.concat(rows).groupby(['model', 'method', 'metric', 'block'], sort=False)[['value', 'chance']].mean()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['general_starts', 'source_trainings', 'wanted_trainings', 'target_trainings', 'explained', 'target_features',
-           'add_comparisons', 'graph']
+           'add_fusion', 'graph']
 
 # %% ../../../nbs/papers/alammar2023/graph.ipynb #31f01ca0
 from ...data.notebooks import nearest
@@ -117,7 +117,7 @@ def target_features(
     return made
 
 # %% ../../../nbs/papers/alammar2023/graph.ipynb #31f01cc2
-def add_comparisons(
+def add_fusion(
     g, # the graph
     trainings:dict, # (target, backbone, start, seed) to the id of the run
     extracted:dict, # target to the id of the run of its features
@@ -145,4 +145,4 @@ def graph(
     extracted = target_features(g, ingested, general, trainings)
     explanations = explained(g, ingested, trainings, general)
     robustness = robustness_run(g, ingested, general, sources, trainings)
-    g.page([*add_comparisons(g, trainings, extracted), explanations, robustness, ct_run(g, general, sources), audit])
+    g.page([*add_fusion(g, trainings, extracted), explanations, robustness, ct_run(g, general, sources), audit])
