@@ -1730,6 +1730,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'radinet_nb/learning/fitted.py'),
                                             'radinet_nb.learning.fitted.check_classifier': ( 'learning/fitted.html#check_classifier',
                                                                                              'radinet_nb/learning/fitted.py'),
+                                            'radinet_nb.learning.fitted.discriminant_arrays': ( 'learning/fitted.html#discriminant_arrays',
+                                                                                                'radinet_nb/learning/fitted.py'),
                                             'radinet_nb.learning.fitted.fit_arrays': ( 'learning/fitted.html#fit_arrays',
                                                                                        'radinet_nb/learning/fitted.py'),
                                             'radinet_nb.learning.fitted.fit_sigmoid': ( 'learning/fitted.html#fit_sigmoid',
