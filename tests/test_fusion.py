@@ -3,14 +3,18 @@ import json
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from radinet_nb.data.cache import ImageCache
+from radinet_nb.data.cache import ImageCache, build_cache
 from radinet_nb.errors import InputError
 from radinet_nb.learning.features import feature_network, features_of_images
+from radinet_nb.learning.fused import fit_fused, save_fused
 from radinet_nb.learning.fusion import FusionClassifier, inner_folds
+from radinet_nb.models.prediction import predict_files
 
 
 @pytest.mark.parametrize('options', [dict(fusion='pca', components=2, classifiers=('lda', 'svm')),
@@ -62,3 +66,28 @@ def test_features_come_from_disk_the_second_time(tmp_path):
         took.append(time.process_time() - began)
     assert found.values.shape[0] == 1500 and took[1] < took[0]/2
     assert len(list((tmp_path/'kept').iterdir())) == 1
+
+
+def test_a_fused_model_predicts_files_like_any_other(tmp_path):
+    "From networks to a folder without pickles, and from PNG files to probabilities and pictures"
+    rng, networks, features = np.random.default_rng(0), [], []
+    (tmp_path/'files').mkdir()
+    for i in range(16):
+        picture = rng.integers(0, 90, (32, 32), dtype=np.uint8)
+        if i % 2: picture[8:20, 8:20] = 250
+        Image.fromarray(picture).save(tmp_path/f'files/{i:02d}.png')
+    paths = sorted(str(o) for o in (tmp_path/'files').iterdir())
+    cache = build_cache(pd.DataFrame(dict(path=paths)), tmp_path/'cache', 32, jobs=1)
+    for name in 'densenet51', 'test_convnext':
+        networks.append(feature_network(name))
+        features.append(features_of_images(networks[-1], cache, paths, device='cpu'))
+    facts = dict(name='fused', task='fracture', classes=['normal', 'fracture'], unit='view', shape=[32, 32],
+                 parts=['wrist'], threshold=.5, synthetic=True)
+    plain = FusionClassifier(classifiers=('logistic', 'boosting'), folds=2)
+    made = fit_fused(networks, features, np.arange(16) % 2, np.arange(16), plain, **facts)
+    save_fused(made, tmp_path/'model')
+    assert not [o for o in (tmp_path/'model').iterdir() if o.suffix != '.safetensors']
+    found = predict_files(tmp_path/'model', [tmp_path/'files'], tmp_path/'out', public=True)
+    expected = made.predict_images(cache, paths, device='cpu')[:, 1]
+    assert np.allclose(found.table.probability.sort_values(), np.sort(expected), atol=1e-5)
+    assert len(list((tmp_path/'out'/'overlays').glob('*.png'))) == 16

@@ -27,7 +27,8 @@ from ..data.identity import read_key
 from ..data.runs import require_new_folder
 from ..errors import InputError
 from ..learning.devices import best_device
-from .folder import by_study, cases_for, load_network, probabilities, read_cases
+from .folder import by_study, cases_for, probabilities, read_cases
+from .fused import load_model
 
 # %% ../../nbs/models/prediction.ipynb #2ce08877
 class StudyPredictions(NamedTuple):
@@ -49,8 +50,8 @@ def parts_note(
 
 # %% ../../nbs/models/prediction.ipynb #67f10773
 def judge_studies(
-    network, # from `load_network`
-    config:dict, # from `load_network`
+    network, # from `load_model`
+    config:dict, # from `load_model`
     studies:pd.DataFrame, # study table with a column file, as `file_table` makes it
     jobs:int=1, # processes that read images
 )->StudyPredictions:
@@ -88,6 +89,8 @@ def heat_maps(
     classes:np.ndarray, # class index of each image
 )->np.ndarray: # (n, height, width) float32, from 0
     "Grad-CAM of images as the network sees them"
+    if hasattr(network, 'networks'): # fused: what each looks at by its own head; the classifier has no map
+        return np.mean([heat_maps(o, images, classes) for o in network.networks], axis=0)
     device = next(network.parameters()).device
     return grad_cam(network, network.normalize(torch.from_numpy(images).to(device)), classes)
 
@@ -189,7 +192,7 @@ def predict_files(
 )->StudyPredictions: # table with the column overlay, and every file that was left out
     "Probability and decision of every study in files; `InputError` as in `check_output`"
     check_workers(jobs)
-    network, config = load_network(model)
+    network, config = load_model(model)
     network.to(best_device())
     if out is not None:
         out = Path(out).absolute()
