@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAP_RULES', 'HitRule', 'centre_changes', 'overlap_changes', 'peak_marks', 'map_steps', 'flat_components']
 
-# %% ../../nbs/analysis/froc_rules.ipynb #04942631
+# %% ../../nbs/analysis/froc_rules.ipynb #41c34383
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from .froc_maps import Components, find_components, find_peaks
 from .froc_steps import Steps, make_steps
 from ..errors import InputError
 
-# %% ../../nbs/analysis/froc_rules.ipynb #be3e4b50
+# %% ../../nbs/analysis/froc_rules.ipynb #02b4c4ac
 @dataclass(frozen=True)
 class HitRule:
     "What counts as a hit and as a false positive on a map"
@@ -32,12 +32,12 @@ class HitRule:
             raise InputError(f'an overlap of {self.limit}', 'HitRule', 'give an IoU above 0, at most 1')
         if self.smallest<1 or self.limit<0: raise InputError('a size or a distance below its least', 'HitRule')
 
-# %% ../../nbs/analysis/froc_rules.ipynb #f0af8768
+# %% ../../nbs/analysis/froc_rules.ipynb #65029775
 #: name in tables -> rule: the paper's first
 MAP_RULES = {'paper': HitRule(), 'overlap 0.1': HitRule('overlap', .1), 'overlap 0.3': HitRule('overlap', .3),
              'peak': HitRule('peak')}
 
-# %% ../../nbs/analysis/froc_rules.ipynb #a119a83b
+# %% ../../nbs/analysis/froc_rules.ipynb #2c813863
 def _net_changes(levels, hits, false)->tuple: # thresholds, changes of hits, changes of false positives; none is zero
     "Changes of one image, added by threshold"
     t, at = np.unique(levels, return_inverse=True)
@@ -57,7 +57,7 @@ def _any_span(levels, ends)->tuple: # thresholds, changes
     there = np.cumsum(np.bincount(at, changes, len(t)))>.5 if len(t) else np.zeros(0, bool)
     return -t, np.diff(there.astype(float), prepend=0)
 
-# %% ../../nbs/analysis/froc_rules.ipynb #a4b18a19
+# %% ../../nbs/analysis/froc_rules.ipynb #ff03f679
 def centre_changes(
     image, # probability map (h, w)
     boxes, # lesions (l, 4) in pixels of the map
@@ -77,7 +77,7 @@ def centre_changes(
     nothing = np.zeros(len(t)), np.zeros(len(found))
     return _net_changes(np.r_[found, t], np.r_[np.ones(len(found)), nothing[0]], np.r_[nothing[1], change])
 
-# %% ../../nbs/analysis/froc_rules.ipynb #c4f039c0
+# %% ../../nbs/analysis/froc_rules.ipynb #3bb93bfd
 def overlap_changes(
     boxes, # lesions (l, 4) in pixels of the map
     components:Components, # of the map
@@ -94,7 +94,7 @@ def overlap_changes(
     hits = np.concatenate([*(o for _, o in spans), np.zeros(len(t))])
     return _net_changes(times, hits, np.r_[np.zeros(len(times)-len(t)), change])
 
-# %% ../../nbs/analysis/froc_rules.ipynb #f5ea511a
+# %% ../../nbs/analysis/froc_rules.ipynb #2edafafd
 def peak_marks(
     image, # probability map (h, w)
     boxes, # lesions (l, 4) in pixels of the map
@@ -108,7 +108,7 @@ def peak_marks(
     on = np.linalg.norm(beyond, axis=-1)<=reach
     return np.where(on, heights[:,None], -np.inf).max(0, initial=-np.inf), heights[~on.any(1)]
 
-# %% ../../nbs/analysis/froc_rules.ipynb #a5e61dd1
+# %% ../../nbs/analysis/froc_rules.ipynb #fd6b2bf1
 def _checked_pair(image, truths, number)->tuple: # map, boxes
     "A map and the lesions on it; `InputError` where a box reaches beyond the map"
     image, boxes = checked_map(image, truths, number)
@@ -126,7 +126,7 @@ def _map_changes(image, boxes, rule, components)->tuple:
     if rule.kind=='overlap': return overlap_changes(boxes, components, rule.limit, rule.smallest)
     return centre_changes(image, boxes, components, rule.smallest)
 
-# %% ../../nbs/analysis/froc_rules.ipynb #94c639c2
+# %% ../../nbs/analysis/froc_rules.ipynb #d5daaa5d
 def map_steps(
     maps, # a list, one an image: probability map (h, w)
     truths, # a list, one an image: lesion boxes (l, 4) in pixels of the map
@@ -150,7 +150,7 @@ def map_steps(
         lesions.append(len(boxes))
     return make_steps(changes, lesions, patient_codes(patients, len(maps), 'map_steps'))
 
-# %% ../../nbs/analysis/froc_rules.ipynb #5589fb90
+# %% ../../nbs/analysis/froc_rules.ipynb #2de183aa
 def flat_components(
     score:float, # of every pixel
     shape:tuple, # height, width
