@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['froc_figure', 'pick_images', 'Spots', 'spots_at', 'maps_figure', 'epochs_figure', 'curve_of_function']
 
-# %% ../../nbs/results/localized_figures.ipynb #9a53e145
+# %% ../../nbs/results/localized_figures.ipynb #97e95329
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ from ..analysis.froc_maps import find_components
 from .figures import COLORS, looks_of, style
 from .localized import Localized
 
-# %% ../../nbs/results/localized_figures.ipynb #eff61fb1
+# %% ../../nbs/results/localized_figures.ipynb #e7f9b5e9
 def froc_figure(
     curves:pd.DataFrame, # model, fp, recall, low, high
     looks:dict|None=None, # model to `Look`, those that have one
@@ -34,7 +34,7 @@ def froc_figure(
             for rate in rates: ax.axvline(rate, color='#d0d0d0', linewidth=.7, zorder=0)
             for name in own:
                 rows, look = curves[curves.model==name], known[name]
-                ax.fill_between(rows.fp, rows.low, rows.high, step='post', color=look.color, alpha=.15, linewidth=0)
+                ax.fill_between(rows.fp, rows.low, rows.high, step='post', color=look.color, alpha=.1, linewidth=0)
                 ax.step(rows.fp, rows.recall, where='post', color=look.color, linestyle=look.dash, label=name)
                 at = rows[rows.fp.round(3).isin(rates)]
                 ax.plot(at.fp, at.recall, look.marker, color=look.color, markersize=4, markeredgecolor='black', markeredgewidth=.4)
@@ -43,7 +43,7 @@ def froc_figure(
         axes[0,0].set_ylabel('recall of lesions')
         return fig
 
-# %% ../../nbs/results/localized_figures.ipynb #d7ca1c7b
+# %% ../../nbs/results/localized_figures.ipynb #385aa4d0
 def pick_images(
     found:Localized, # one training
 )->dict: # what an image shows -> its number
@@ -76,7 +76,7 @@ def spots_at(
     x, y = (np.clip(((boxes[:,o]+boxes[:,o+2])/2).astype(int), 0, image.shape[1-o]-1) for o in (0, 1))
     return Spots(image[y,x]>=threshold, rects[~hit_matrix(rects, boxes).any(1)])
 
-# %% ../../nbs/results/localized_figures.ipynb #5c3bafc6
+# %% ../../nbs/results/localized_figures.ipynb #5c46c474
 def _draw_map(ax, image, m, boxes, threshold):
     "A radiograph with its map in color, boxes in green (dashed: missed), false positives in red"
     h, w = image.shape[:2]
@@ -115,7 +115,7 @@ def maps_figure(
         for ax, name in zip(axes[0], images, strict=True): ax.set_title(name, fontsize=8)
         return fig, told
 
-# %% ../../nbs/results/localized_figures.ipynb #4177de2c
+# %% ../../nbs/results/localized_figures.ipynb #f571f0c6
 def epochs_figure(
     table:pd.DataFrame, # model, training, epoch (from 0), and the columns to draw
     panels:dict, # column -> label of its axis
@@ -139,7 +139,7 @@ def epochs_figure(
         if len(names)>1: fig.legend(*handles, loc='outside lower center', ncols=3, fontsize=7)
         return fig
 
-# %% ../../nbs/results/localized_figures.ipynb #a9ef256a
+# %% ../../nbs/results/localized_figures.ipynb #1090a4b3
 def curve_of_function(
     curves:dict, # label -> (x, y)
     mark:float, # on both axes

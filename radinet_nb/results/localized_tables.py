@@ -6,7 +6,7 @@
 __all__ = ['draw_scores', 'levels_table', 'differences_table', 'gain_sentence', 'curves_table', 'threshold_at', 'lesion_thirds',
            'sizes_table', 'without_hardware_images']
 
-# %% ../../nbs/results/localized_tables.ipynb #d139086d
+# %% ../../nbs/results/localized_tables.ipynb #68a7a56f
 import numpy as np
 import pandas as pd
 
@@ -19,7 +19,7 @@ from ..analysis.significance import adjust
 from ..errors import InputError
 from .localized import FROC_SCORES, SCORES, Localized, score_statistic
 
-# %% ../../nbs/results/localized_tables.ipynb #8d5c0f4b
+# %% ../../nbs/results/localized_tables.ipynb #15bdcc62
 def draw_scores(
     models:dict, # model -> its trainings, as `read_localized` gives them, all on the same images
     resamples:int=2000, # draws of patients
@@ -38,7 +38,7 @@ def draw_scores(
     drawn = draw_jointly(functions, patients, max(rows for _, _, rows in found.values()), resamples, seed)
     return {model: drawn[model,] for model in models}
 
-# %% ../../nbs/results/localized_tables.ipynb #f73ba73c
+# %% ../../nbs/results/localized_tables.ipynb #b7f492dd
 def _case_numbers(found)->dict:
     "How much a table rests on"
     return dict(n=len(found.frame), positives=int(found.frame.target.sum()), lesions=sum(map(len, found.truths)),
@@ -65,7 +65,7 @@ def levels_table(
     table = pd.DataFrame(rows)
     return table[[*first, *table.columns.drop(first)]]
 
-# %% ../../nbs/results/localized_tables.ipynb #b6e33a4e
+# %% ../../nbs/results/localized_tables.ipynb #c8c40093
 def differences_table(
     drawn:dict, # of `draw_scores`
     pairs:list, # (model, other): the first less the second; pairs of models that are not there are left out
@@ -87,7 +87,7 @@ def differences_table(
     families = table.groupby(['rule', 'reading', 'metric']).p
     return table.assign(p_holm=families.transform(adjust) if len(table) else table.p)[columns]
 
-# %% ../../nbs/results/localized_tables.ipynb #d7e5f23e
+# %% ../../nbs/results/localized_tables.ipynb #a50a8ab9
 def gain_sentence(
     differences:pd.DataFrame, # of `differences_table`, of one rule and reading
     model:str, # that is said to gain
@@ -105,10 +105,10 @@ def gain_sentence(
         said.append(f'{word} {other} ({o.difference:+.3f}, {o.low:+.3f} to {o.high:+.3f}{few})')
     return f'{model}, by {metric}: {"; ".join(said)}.'
 
-# %% ../../nbs/results/localized_tables.ipynb #498b06b8
+# %% ../../nbs/results/localized_tables.ipynb #be92a934
 def curves_table(
     models:dict, # model -> its trainings
-    rates=tuple(np.linspace(0, 1, 41)), # false positives an image at which curves are read
+    rates=tuple(np.linspace(0, .8, 33)), # false positives an image at which curves are read
     reading:str='best', # as in `recall_at`
     resamples:int=500, # draws of patients
     **options, # rule: in `MAP_RULES`; confidence; seed
@@ -128,7 +128,7 @@ def curves_table(
             res.append(dict(model=model, fp=fp, recall=o['value'], low=o['low'], high=o['high']))
     return pd.DataFrame(res)
 
-# %% ../../nbs/results/localized_tables.ipynb #1bec3612
+# %% ../../nbs/results/localized_tables.ipynb #c9f8e05e
 def threshold_at(
     found:Localized, # validation part of a training
     rate:float=.5, # false positives an image
@@ -150,7 +150,7 @@ def lesion_thirds(
     names = f'small, up to {cuts[0]:.0f} px', f'medium, up to {cuts[1]:.0f} px', f'large, above {cuts[1]:.0f} px'
     return [np.array(names)[np.searchsorted(cuts, o)] for o in side], names
 
-# %% ../../nbs/results/localized_tables.ipynb #bfa53c2a
+# %% ../../nbs/results/localized_tables.ipynb #1fa6684c
 def sizes_table(
     models:dict, # model -> its trainings on the test split
     valid:dict, # model -> the same trainings on the validation split
@@ -180,7 +180,7 @@ def sizes_table(
             for (model, name), (o,) in drawn.items()]
     return pd.DataFrame(rows)[['model', 'size', 'value', 'low', 'high', 'lesions', 'seeds', 'note']]
 
-# %% ../../nbs/results/localized_tables.ipynb #d066a282
+# %% ../../nbs/results/localized_tables.ipynb #1089d68a
 def without_hardware_images(
     models:dict, # model -> its trainings
 )->dict: # the same without the images known to show hardware; empty where none is

@@ -6,7 +6,7 @@
 __all__ = ['TABLE1', 'BEYOND', 'CONTROLS', 'COLUMNS', 'RULE_COLUMNS', 'model_of', 'table_order', 'read_methods', 'paper_scores',
            'table_layout', 'rules_layout', 'claimed_pairs', 'histories_table', 'epochs_table']
 
-# %% ../../../nbs/papers/lu2022/method_tables.ipynb #578acce1
+# %% ../../../nbs/papers/lu2022/method_tables.ipynb #6f1617be
 import pandas as pd
 
 from ...analysis.afroc import AFROC_MERITS
@@ -14,9 +14,9 @@ from ...analysis.froc_rules import MAP_RULES
 from ...data.tables import interval_text
 from ...evidence.published import with_published
 from .checks import OURS
-from ...results.localized import FROC_SCORES, read_localized
+from ...results.localized import FROC_SCORES, read_localized, training_of
 
-# %% ../../../nbs/papers/lu2022/method_tables.ipynb #d0d3c44a
+# %% ../../../nbs/papers/lu2022/method_tables.ipynb #4a6a1c80
 #: method of a run -> its row in Table 1, in the order of the table
 TABLE1 = dict(cam='CheXNet', temporal_ensembling='Temporal Ensembling', mean_teacher='Mean Teacher',
               supervised='Supervised pre-training', dynamic_sharpening=OURS)
@@ -32,11 +32,11 @@ def model_of(
     run, # of a localization
 )->str: # its row in the tables
     "What a run is called in Tables 1 and 2, or what it does"
-    method, settings = run.record['method'], run.params.get('settings') or {}
+    method, settings = run.record['method'], run.record.get('settings') or {}
     if method=='constant_sharpening': return f"constant sharpening a={settings['a']:g} t={settings['t']:g}"
     return (TABLE1 | BEYOND).get(method, method)
 
-# %% ../../../nbs/papers/lu2022/method_tables.ipynb #ff228259
+# %% ../../../nbs/papers/lu2022/method_tables.ipynb #52b27192
 def table_order(
     names, # of models
 )->list: # Table 1, Table 2, then the others, each in its order
@@ -52,7 +52,7 @@ def read_methods(
     found = [read_localized(o, split, model_of(o)) for o in runs]
     return {m: [o for o in found if o.model==m] for m in table_order(list(dict.fromkeys(o.model for o in found)))}
 
-# %% ../../../nbs/papers/lu2022/method_tables.ipynb #2272dc50
+# %% ../../../nbs/papers/lu2022/method_tables.ipynb #0ab4f8ef
 #: metric -> its column
 COLUMNS = {'auroc': 'AUROC', 'froc': 'FROC', 'recall_at_0.1_fp': 'recall at 0.1'}
 
@@ -82,7 +82,7 @@ def table_layout(
         rows.append(row | dict(trainings=int(at.seeds.iloc[0])))
     return pd.DataFrame(rows)
 
-# %% ../../../nbs/papers/lu2022/method_tables.ipynb #4df38ca5
+# %% ../../../nbs/papers/lu2022/method_tables.ipynb #e88ce0ad
 #: rule, reading, metric -> column
 RULE_COLUMNS = {(rule, reading, 'froc'): f'{rule}, {reading}' for rule in MAP_RULES for reading in ('best', 'first')} | {
     ('boxes', '', 'ap50'): 'AP50', ('boxes', '', 'ap10'): 'AP10'} | {
@@ -101,7 +101,7 @@ def rules_layout(
         rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../../../nbs/papers/lu2022/method_tables.ipynb #d44e8104
+# %% ../../../nbs/papers/lu2022/method_tables.ipynb #33a9f5ed
 def claimed_pairs(
     models, # names that were run
 )->list: # (model, other) of every comparison
@@ -110,26 +110,25 @@ def claimed_pairs(
     pairs = [(OURS, o) for o in table_order(list(models)) if o!=OURS]
     return pairs + [(TABLE1['cam'], mt), (te, TABLE1['cam']), (mt, TABLE1['cam'])]
 
-# %% ../../../nbs/papers/lu2022/method_tables.ipynb #6597489d
+# %% ../../../nbs/papers/lu2022/method_tables.ipynb #27c570dd
 def histories_table(
     runs:list, # of localizations
 )->pd.DataFrame: # model, training, seed, and the columns of the histories
     "The histories of all runs, one under the other"
-    parts = [o.history.assign(model=model_of(o), training=f"{o.record.get('fold', 0)}.{o.record.get('seed', 0)}",
-                              seed=i) for i, o in enumerate(runs)]
+    parts = [o.history.assign(model=model_of(o), training=training_of(o), seed=i) for i, o in enumerate(runs)]
     table = pd.concat(parts, ignore_index=True)
     first = ['model', 'training', 'seed', 'epoch']
     return table[[*first, *table.columns.drop(first)]]
 
 def epochs_table(
-    histories:pd.DataFrame, # of `histories_table`
+    runs:list, # of localizations
 )->pd.DataFrame: # model, training, chosen_by, epoch (from 1), valid_auroc, valid_froc
     "The best epoch of every training by validation AUROC, as published, and by validation FROC"
     rows = []
-    for (model, training), one in histories.groupby(['model', 'training'], sort=False):
-        for by in ('valid_auroc', 'valid_froc'):
-            if not one[by].notna().any(): continue
-            best = one.loc[one[by].idxmax()]
-            rows.append(dict(model=model, training=training, chosen_by=by.removeprefix('valid_'), epoch=int(best.epoch)+1,
-                             valid_auroc=best.valid_auroc, valid_froc=best.valid_froc))
-    return pd.DataFrame(rows, columns=['model', 'training', 'chosen_by', 'epoch', 'valid_auroc', 'valid_froc'])
+    for o in runs:
+        history = o.history.set_index('epoch')
+        for by, key in dict(auroc='best_epoch', froc='best_epoch_by_froc').items():
+            best = o.record[key]
+            rows.append(dict(model=model_of(o), training=training_of(o), chosen_by=by, epoch=best+1,
+                             valid_auroc=history.valid_auroc[best], valid_froc=history.valid_froc[best]))
+    return pd.DataFrame(rows)
