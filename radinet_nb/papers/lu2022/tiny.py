@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tiny_chests', 'tiny_methods']
 
-# %% ../../../nbs/papers/lu2022/tiny.ipynb #bf08e513
+# %% ../../../nbs/papers/lu2022/tiny.ipynb #ab4d5a37
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -14,27 +14,29 @@ from ...data.notebooks import run_alone
 from ...data.runs import load_run
 from ...data.studies import read_studies
 from ...learning.localization.training import localization_from_parameters, localize
+from .models import LOCALIZERS
 
-# %% ../../../nbs/papers/lu2022/tiny.ipynb #22199631
+# %% ../../../nbs/papers/lu2022/tiny.ipynb #3a190a37
 #: parameters of tiny trainings: nothing is learned in two epochs of sixty images
 _SMALL = dict(backbone='densenet51', channels=8, epochs=2, batch_size=16, boxes=.5, lr=.001, threads=1)
 
 def tiny_chests()->Path: # folder of the ingest run
     "A few synthetic chests, read as a collection"
-    return run_alone('steps/ingest', data={'chests': 'synthetic'}, patients=60, hospital_pixels=96, pixels=32,
+    return run_alone('steps/ingest', data={'chests': 'synthetic'}, patients=40, hospital_pixels=96, pixels=32,
                      severity=3., shares=[.5, .2, .3])
 
 def tiny_methods(
     ingested:str|Path, # folder of a tiny ingest run
-    methods:tuple=('supervised', 'dynamic_sharpening'), # which
+    models:tuple=('Supervised pre-training', 'Dynamic sharpening'), # which, all from random weights
     **params, # of the step, such as boxes
 )->list[Path]: # folders of their runs
     "Localizations on a tiny collection, so that a notebook which reads runs can be tried alone"
     ingest, folder, done = load_run(ingested), Path(mkdtemp(prefix='radinet-')), []
     data = read_studies(ingest.folder/'views.parquet'), ingest.table('sizes.parquet'), ImageCache(ingest.folder/'views')
-    for method in methods:
-        own = dict(parts=[], collections=[], name=method, method=method, ingested=str(ingested)) | _SMALL | params
+    for name in models:
+        own = dict(name=name, parts=[], collections=[], ingested=str(ingested)) | _SMALL | params
+        own |= {k: v for k, v in LOCALIZERS[name].items() if k in ('method', 'settings')}
         facts = dict(synthetic=ingest.record.get('synthetic', False), fingerprint=ingest.record['fingerprint'])
         record = dict(notebook='steps/localize', params=own, parents=[ingest.folder], facts=facts)
-        done.append(localize(localization_from_parameters(own), *data, folder/f'{method}.seed{own.get("seed", 0)}', record).folder)
+        done.append(localize(localization_from_parameters(own), *data, folder/LOCALIZERS[name]['key'], record).folder)
     return done
