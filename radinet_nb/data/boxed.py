@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['box_table', 'drawn_boxes', 'box_cells', 'with_drawn_boxes', 'read_chests']
 
-# %% ../../nbs/data/boxed.ipynb #499f0ada
+# %% ../../nbs/data/boxed.ipynb #06ff6981
 import json
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .studies import study_table
 from .table_files import as_numbers, number_column, read_csv, refuse_rows
 from ..errors import InputError
 
-# %% ../../nbs/data/boxed.ipynb #b8903dc3
+# %% ../../nbs/data/boxed.ipynb #d4882e20
 def box_table(
     path, # CSV file
 )->dict: # file name -> list of [x0, y0, x1, y1], pixels
@@ -41,7 +41,7 @@ def drawn_boxes(
     if table.exists(): return box_table(table)
     return {k: v for k, v in coco_boxes(coco).items() if v} if coco.exists() else {}
 
-# %% ../../nbs/data/boxed.ipynb #62d0cd88
+# %% ../../nbs/data/boxed.ipynb #87be4cc2
 def box_cells(
     rows:pd.DataFrame, # columns path and label (0, 1 or empty)
     drawn:dict, # of `drawn_boxes`
@@ -60,7 +60,7 @@ def box_cells(
         cells.append(json.dumps(check_boxes(drawn[where[path]], stored_size(path), where[path]).tolist()))
     return cells
 
-# %% ../../nbs/data/boxed.ipynb #f8fe468b
+# %% ../../nbs/data/boxed.ipynb #86d115f3
 def with_drawn_boxes(
     studies:pd.DataFrame, # of a hospital
     folder, # of the export, which may hold boxes.csv or boxes.json
@@ -70,7 +70,7 @@ def with_drawn_boxes(
     if not drawn: return studies
     return studies.assign(boxes=pd.array(box_cells(studies, drawn, folder), dtype='string'))
 
-# %% ../../nbs/data/boxed.ipynb #a678ad96
+# %% ../../nbs/data/boxed.ipynb #c88f9d03
 def _checked_cell(cell, path, table):
     "Raise `InputError` for a cell of boxes that are none of the image"
     if pd.isna(cell): return
@@ -78,7 +78,7 @@ def _checked_cell(cell, path, table):
     except ValueError: raise InputError('boxes are no JSON list', f'{table}, {Path(path).name}') from None
     check_boxes(drawn, stored_size(path), f'{table}, {Path(path).name}')
 
-# %% ../../nbs/data/boxed.ipynb #b3471842
+# %% ../../nbs/data/boxed.ipynb #dc28b23d
 def read_chests(
     path, # folder with chests.csv and the images that it names
 )->Reading:

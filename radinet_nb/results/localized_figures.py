@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['froc_figure', 'pick_images', 'Spots', 'spots_at', 'maps_figure', 'epochs_figure', 'function_figure']
 
-# %% ../../nbs/results/localized_figures.ipynb #7195ff64
+# %% ../../nbs/results/localized_figures.ipynb #2baac15f
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ from ..analysis.froc_maps import find_components
 from .figures import COLORS, looks_of, style
 from .localized import Localized
 
-# %% ../../nbs/results/localized_figures.ipynb #282d1c2e
+# %% ../../nbs/results/localized_figures.ipynb #fd551531
 def froc_figure(
     curves:pd.DataFrame, # model, fp, recall, low, high
     looks:dict|None=None, # model to `Look`, those that have one
@@ -43,7 +43,7 @@ def froc_figure(
         axes[0,0].set_ylabel('recall of lesions')
         return fig
 
-# %% ../../nbs/results/localized_figures.ipynb #188ca6dc
+# %% ../../nbs/results/localized_figures.ipynb #f7728382
 def pick_images(
     found:Localized, # one training
 )->dict: # what an image shows -> its number
@@ -76,7 +76,7 @@ def spots_at(
     x, y = (np.clip(((boxes[:,o]+boxes[:,o+2])/2).astype(int), 0, image.shape[1-o]-1) for o in (0, 1))
     return Spots(image[y,x]>=threshold, rects[~hit_matrix(rects, boxes).any(1)])
 
-# %% ../../nbs/results/localized_figures.ipynb #7ec5e25d
+# %% ../../nbs/results/localized_figures.ipynb #a5d36288
 def _draw_map(ax, image, m, boxes, threshold):
     "A radiograph with its map in color, boxes in green (dashed: missed), false positives in red"
     h, w = image.shape[:2]
@@ -115,7 +115,7 @@ def maps_figure(
         for ax, name in zip(axes[0], images, strict=True): ax.set_title(name, fontsize=8)
         return fig, told
 
-# %% ../../nbs/results/localized_figures.ipynb #928d2a23
+# %% ../../nbs/results/localized_figures.ipynb #dfcec942
 def epochs_figure(
     table:pd.DataFrame, # model, training, epoch (from 0), and the columns to draw
     panels:dict, # column -> label of its axis
@@ -124,7 +124,7 @@ def epochs_figure(
     "One panel a column: thin lines for trainings, a thick one for their mean, by epoch"
     names = list(dict.fromkeys(table.model))
     with style():
-        fig, axes = plt.subplots(1, len(panels), figsize=(min(7, 1+2.2*len(panels)), 2.6), squeeze=False)
+        fig, axes = plt.subplots(1, len(panels), figsize=(min(7, 2+2.2*len(panels)), 2.6), squeeze=False)
         for ax, (column, label) in zip(axes[0], panels.items(), strict=True):
             for name, look in looks_of(names, looks).items():
                 rows = table[(table.model==name) & table[column].notna()]
@@ -136,10 +136,10 @@ def epochs_figure(
             ax.xaxis.set_major_locator(plt.MaxNLocator(4, integer=True, min_n_ticks=1))
             ax.grid(axis='y'); ax.set_axisbelow(True)
         handles = axes[0,0].get_legend_handles_labels()
-        if len(names)>1: fig.legend(*handles, loc='outside lower center', ncols=3, fontsize=7)
+        if len(names)>1: fig.legend(*handles, loc='outside lower center', ncols=min(len(panels)+1, 3), fontsize=7)
         return fig
 
-# %% ../../nbs/results/localized_figures.ipynb #85248ef9
+# %% ../../nbs/results/localized_figures.ipynb #d5eb2bc3
 def function_figure(
     curves:dict, # label -> (x, y)
     mark:float, # on both axes

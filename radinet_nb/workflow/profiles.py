@@ -74,7 +74,7 @@ def apply_data(
     if strange:
         raise InputError(f'profile {profile["name"]} does not use a collection {strange[0]!r}', where='--data',
                          mend=f'it uses {used}')
-    folders = profile['data'] | data
+    folders = {key: folder for key, folder in (profile['data'] | data).items() if folder != ''}  # '': may be left out
     missing = [key for key, folder in folders.items() if folder is None]
     if missing:
         raise InputError(f'profile {profile["name"]} needs {" and ".join(missing)}', where='--data',

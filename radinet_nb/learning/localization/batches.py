@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MapRows', 'map_rows', 'MapLoader', 'map_loaders', 'rows_where']
 
-# %% ../../../nbs/learning/localization/batches.ipynb #ec96eb32
+# %% ../../../nbs/learning/localization/batches.ipynb #50281f00
 import random
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from .localizer import STRIDE
 from .roles import ROLES
 from .targets import box_masks, padded_boxes, unmoved
 
-# %% ../../../nbs/learning/localization/batches.ipynb #8cd8bc23
+# %% ../../../nbs/learning/localization/batches.ipynb #8686e2d7
 @dataclass(frozen=True)
 class MapRows:
     "The images of one split, and what a trainer may know of them"
@@ -44,7 +44,8 @@ def map_rows(
     "The rows of one split without what must be hidden; `InputError` for images that give no square map"
     h, w = cache.shape
     if h != w or h % STRIDE:
-        raise InputError(f'images of {h} x {w}', cache.folder, f'cache single views, a multiple of {STRIDE} pixels wide')
+        mend = f'cache single views, a multiple of {STRIDE} pixels wide'
+        raise InputError(f'images of {h} x {w}', cache.folder, mend)
     label = torch.tensor(rows.label.to_numpy('int64'))
     number = torch.full((len(rows),), -1) if roles is None else torch.tensor([ROLES.index(o) for o in roles])
     drawn = torch.tensor([o is not None and len(o) > 0 for o in boxes])
@@ -52,7 +53,7 @@ def map_rows(
     shown = [o if k else None for o, k in zip(boxes, known.tolist(), strict=True)]
     return MapRows(cache.images, cache.rows_of(rows.path), label, number, padded_boxes(shown), known)
 
-# %% ../../../nbs/learning/localization/batches.ipynb #5083a049
+# %% ../../../nbs/learning/localization/batches.ipynb #a110b340
 class MapLoader(DataLoader):
     "Batches of (normalized images, dictionary of what is known) on the device"
     def __init__(self,
@@ -86,7 +87,7 @@ class MapLoader(DataLoader):
         return normalize(x, o.mean, o.std), dict(mask=mask, maps=maps, plain=plain) | known
     def new(self, dataset=None, bs=None, shuffle=False, **kwargs): return MapLoader(self.rows, self.batches, shuffle)
 
-# %% ../../../nbs/learning/localization/batches.ipynb #ef180497
+# %% ../../../nbs/learning/localization/batches.ipynb #c5c11437
 def map_loaders(
     train:MapRows, # training rows
     valid:MapRows, # validation rows

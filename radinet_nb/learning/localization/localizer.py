@@ -6,7 +6,7 @@
 __all__ = ['STRIDE', 'LocalizerSpec', 'pyramid_levels', 'PyramidHead', 'Localizer', 'save_localizer', 'localizer_from_weights',
            'carry_into']
 
-# %% ../../../nbs/learning/localization/localizer.ipynb #973d3c89
+# %% ../../../nbs/learning/localization/localizer.ipynb #7388513c
 import math
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +21,7 @@ from ..blocks import main_layers
 from ..networks import build, features_of, input_scale
 from ..weights import carry, load_weights, save_weights, weights_header
 
-# %% ../../../nbs/learning/localization/localizer.ipynb #d01b9c6c
+# %% ../../../nbs/learning/localization/localizer.ipynb #05f31fdf
 STRIDE = 4 # pixels of the image that a cell of the map covers, across and down
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LocalizerSpec:
         if self.channels < 1: raise InputError(f'{self.channels} channels', 'channels', 'a pyramid has one or more')
         if not 0 < self.prior < 1: raise InputError(f'a prior of {self.prior}', 'prior', 'choose above 0 and below 1')
 
-# %% ../../../nbs/learning/localization/localizer.ipynb #d95ef45d
+# %% ../../../nbs/learning/localization/localizer.ipynb #2c144d40
 def pyramid_levels(
     body:nn.Module, # a backbone without its classifier
     pixels:int=128, # side of the image to try
@@ -59,7 +59,7 @@ def pyramid_levels(
     raise InputError(f'{type(body).__name__} gives no maps at strides 4 to 32', 'backbone',
                      'choose a convolutional network, such as resnet50, mobilenet_v2 or tf_efficientnet_lite0')
 
-# %% ../../../nbs/learning/localization/localizer.ipynb #6ad5137d
+# %% ../../../nbs/learning/localization/localizer.ipynb #6d19c356
 class PyramidHead(nn.Module):
     "From the features of several strides to one logit a cell of four by four pixels"
     def __init__(self,
@@ -83,7 +83,7 @@ class PyramidHead(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self.logit(x.to(self.logit.weight.dtype)).squeeze(1)
 
-# %% ../../../nbs/learning/localization/localizer.ipynb #bf8444b6
+# %% ../../../nbs/learning/localization/localizer.ipynb #1f39108c
 class Localizer(nn.Module):
     "A body by name with a feature pyramid on top: images (n, 3, H, W) to logits (n, H/4, W/4)"
     def __init__(self,
@@ -110,7 +110,7 @@ class Localizer(nn.Module):
         "Images (n, h, w) in 0..255 as this network expects them: (n, 3, h, w)"
         return normalize(images, self.spec.mean, self.spec.std)
 
-# %% ../../../nbs/learning/localization/localizer.ipynb #ca7a323a
+# %% ../../../nbs/learning/localization/localizer.ipynb #751db68a
 def save_localizer(
     network:Localizer, # trained
     path, # ends in `.safetensors`

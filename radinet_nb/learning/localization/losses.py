@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['REDUCTIONS', 'DIRECTIONS', 'check_maps', 'over_cells', 'weighted_bce', 'bernoulli_kl', 'image_bce', 'class_weights']
 
-# %% ../../../nbs/learning/localization/losses.ipynb #60025c9f
+# %% ../../../nbs/learning/localization/losses.ipynb #dcdead20
 import torch
 import torch.nn.functional as F
 
 from ...errors import InputError
 
-# %% ../../../nbs/learning/localization/losses.ipynb #a5c44197
+# %% ../../../nbs/learning/localization/losses.ipynb #6f277fc6
 REDUCTIONS, DIRECTIONS = ('sum', 'mean'), ('forward', 'reverse')
 
 def check_maps(
@@ -32,7 +32,7 @@ def over_cells(
         raise InputError(f'{reduction!r} is unknown', 'reduction', f'write {" or ".join(REDUCTIONS)}')
     return loss.sum((1, 2)) if reduction == 'sum' else loss.mean((1, 2))
 
-# %% ../../../nbs/learning/localization/losses.ipynb #9b68b195
+# %% ../../../nbs/learning/localization/losses.ipynb #00065a4a
 def weighted_bce(
     logits:torch.Tensor, # (n, h, w)
     target:torch.Tensor, # (n, h, w), 1 in a box and 0 elsewhere
@@ -45,7 +45,7 @@ def weighted_bce(
         z, y = logits.float(), target.float()
         return over_cells(alpha_r*y*F.softplus(-z) + (1 - y)*F.softplus(z), reduction)
 
-# %% ../../../nbs/learning/localization/losses.ipynb #4dba77dc
+# %% ../../../nbs/learning/localization/losses.ipynb #c5c5e73e
 def bernoulli_kl(
     logits:torch.Tensor, # (n, h, w) of the student
     target:torch.Tensor, # (n, h, w) probabilities of the teacher
@@ -68,7 +68,7 @@ def bernoulli_kl(
             loss = p*(F.logsigmoid(z) - y.log()) + (1 - p)*(F.logsigmoid(-z) - (1 - y).log())
         return over_cells(loss if weight is None else loss*weight, reduction)
 
-# %% ../../../nbs/learning/localization/losses.ipynb #859a35d4
+# %% ../../../nbs/learning/localization/losses.ipynb #05016383
 def image_bce(
     logits:torch.Tensor, # (n,) of the images
     labels:torch.Tensor, # (n,) 0 or 1

@@ -8,7 +8,7 @@ __all__ = ['POOLINGS', 'CLASSES', 'Method', 'Supervised', 'Oracle', 'activation_
            'ConstantSharpening', 'AsymmetricSharpening', 'HardThreshold', 'ImageLabel', 'CamSelfTraining',
            'method_named']
 
-# %% ../../../nbs/learning/localization/methods.ipynb #28ea5ed4
+# %% ../../../nbs/learning/localization/methods.ipynb #0e4a74d5
 import difflib
 from dataclasses import dataclass, fields
 from math import log
@@ -19,9 +19,9 @@ from ...errors import InputError
 from .losses import image_bce
 from .names import METHODS
 from .sharpening import (
-    A_RULES, check_sharpening, check_teacher, dynamic_center, sharpen, sharpen_asymmetric)
+    check_sharpening, check_teacher, dynamic_center, sharpen, sharpen_asymmetric)
 
-# %% ../../../nbs/learning/localization/methods.ipynb #e28eef03
+# %% ../../../nbs/learning/localization/methods.ipynb #29c5f3cd
 @dataclass
 class Method:
     "Learns from boxes and negatives, and from weak images what `target` makes of the teacher's map"
@@ -57,7 +57,7 @@ class Method:
     def state_dict(self)->dict: return {}
     def load_state_dict(self, state:dict): pass
 
-# %% ../../../nbs/learning/localization/methods.ipynb #44924eaa
+# %% ../../../nbs/learning/localization/methods.ipynb #1cce652c
 @dataclass
 class Supervised(Method):
     "Boxes and the negatives beside them only"
@@ -102,14 +102,15 @@ class InstancePooling(Method):
         return torch.log(-torch.expm1(none)) - none
     def image_loss(self, logits, batch): return image_bce(self.pooled(logits), batch['label'])
 
-# %% ../../../nbs/learning/localization/methods.ipynb #ba322ac6
+# %% ../../../nbs/learning/localization/methods.ipynb #b5305a4b
 @dataclass
 class TemporalEnsembling(Method):
     "The average of an image's maps over the epochs"
     momentum:float = 0.6 # share of the average that stays
     labels = False
     def __post_init__(self):
-        if not 0 <= self.momentum < 1: raise InputError(f'a momentum of {self.momentum}', 'momentum', 'choose 0 to below 1')
+        if not 0 <= self.momentum < 1:
+            raise InputError(f'a momentum of {self.momentum}', 'momentum', 'choose 0 to below 1')
         self.sums, self.counts = {}, {}
     def seen(self, maps, rows):
         for row, one in zip(rows.tolist(), check_teacher(maps).cpu(), strict=True):
@@ -139,7 +140,7 @@ class FixMatch(Method):
     def target(self, maps, rows): return (check_teacher(maps) >= .5).float()
     def weight(self, maps): return (torch.maximum(maps, 1 - maps) >= self.confidence).float()
 
-# %% ../../../nbs/learning/localization/methods.ipynb #3be8b998
+# %% ../../../nbs/learning/localization/methods.ipynb #766165ca
 @dataclass
 class DynamicSharpening(Method):
     "Sharpened with a and t as the scores of the positives say (lu2022, section 2.3)"
@@ -185,7 +186,7 @@ class ImageLabel(Method):
         weak = (batch['role'] == 2).float()
         return weak*image_bce(logits.float().amax((1, 2)), batch['label'])
 
-# %% ../../../nbs/learning/localization/methods.ipynb #2eb39a99
+# %% ../../../nbs/learning/localization/methods.ipynb #eca24e84
 @dataclass
 class CamSelfTraining(Method):
     "Class activation maps first; then, cut at a share of their maximum, the labels of maps"
@@ -208,7 +209,7 @@ class CamSelfTraining(Method):
     def freezes(self, epoch, epochs): return epoch == self.switch(epochs)
     def chosen_from(self, epoch, epochs): return epochs == 1 or epoch >= self.switch(epochs)
 
-# %% ../../../nbs/learning/localization/methods.ipynb #048d725b
+# %% ../../../nbs/learning/localization/methods.ipynb #ff3d0e36
 CLASSES = dict(
     supervised=Supervised, oracle=Oracle, cam=ClassActivation, instance_pooling=InstancePooling,
     cam_self_training=CamSelfTraining, temporal_ensembling=TemporalEnsembling, mean_teacher=MeanTeacher,
@@ -223,7 +224,8 @@ def method_named(
     "The method that is meant; an unknown name or setting is an `InputError` with the nearest"
     if name not in CLASSES:
         near = difflib.get_close_matches(str(name), CLASSES, n=1, cutoff=0)[0]
-        raise InputError(f'no method is called {name!r}', 'method', f'did you mean {near}? Known are {", ".join(METHODS)}')
+        mend = f'did you mean {near}? Known are {", ".join(METHODS)}'
+        raise InputError(f'no method is called {name!r}', 'method', mend)
     known = {o.name: o for o in fields(CLASSES[name])}
     for k, v in settings.items():
         if k not in known:

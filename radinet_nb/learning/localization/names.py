@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METHODS']
 
-# %% ../../../nbs/learning/localization/names.ipynb #c4e6e04e
+# %% ../../../nbs/learning/localization/names.ipynb #4e1fd52b
 #: name of a method -> what it learns from a weak image, which has a label and no box
 METHODS = dict(
     supervised='nothing: boxes and the negatives beside them only',

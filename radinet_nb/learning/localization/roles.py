@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['ROLES', 'drawn_groups', 'draw_roles', 'role_table', 'check_roles']
 
-# %% ../../../nbs/learning/localization/roles.ipynb #117bc98c
+# %% ../../../nbs/learning/localization/roles.ipynb #f8eeaad7
 import numpy as np
 import pandas as pd
 
 from ...errors import InputError
 
-# %% ../../../nbs/learning/localization/roles.ipynb #489ef756
+# %% ../../../nbs/learning/localization/roles.ipynb #92ecb0e0
 ROLES = ('negative', 'boxed', 'weak', 'public') # by number; validation and test rows have none
 
 def drawn_groups(
@@ -40,13 +40,14 @@ def draw_roles(
     # a group may hold both kinds: its negatives follow its positives
     mixed = set(group[positive])
     kept = drawn_groups(group[positive & drawn], boxes, rng)
-    beside = drawn_groups(group[negative & ~group.isin(mixed)], negatives, rng) | kept
+    located = rows.collection.isin(rows.collection[drawn].unique()) # a public collection has no box at all
+    beside = drawn_groups(group[negative & located & ~group.isin(mixed)], negatives, rng) | kept
     role = pd.Series('', index=rows.index, dtype='object')
     role[positive] = np.where(drawn & group.isin(kept), 'boxed', 'weak')[positive]
     role[negative] = np.where(group.isin(beside), 'negative', 'public')[negative]
     return role
 
-# %% ../../../nbs/learning/localization/roles.ipynb #f1468b9d
+# %% ../../../nbs/learning/localization/roles.ipynb #e1b8039b
 def role_table(
     rows:pd.DataFrame, # of the task, with splits
     roles:pd.Series, # of `draw_roles`

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['A_RULES', 'check_teacher', 'check_sharpening', 'sharpen', 'dynamic_center', 'sharpen_asymmetric']
 
-# %% ../../../nbs/learning/localization/sharpening.ipynb #23be3a42
+# %% ../../../nbs/learning/localization/sharpening.ipynb #b0ecb36d
 import math
 
 import torch
 
 from ...errors import InputError
 
-# %% ../../../nbs/learning/localization/sharpening.ipynb #89bddafa
+# %% ../../../nbs/learning/localization/sharpening.ipynb #6ad2f1bd
 def check_teacher(
     maps:torch.Tensor, # of a teacher
 )->torch.Tensor: # the same in float32, or in double where it was
@@ -43,7 +43,7 @@ def sharpen(
         above = t + (1 - t)*((y - t)/(1 - t)).clamp(min=0)**(1/a)
         return torch.where(y <= t, below, above)
 
-# %% ../../../nbs/learning/localization/sharpening.ipynb #fe72c858
+# %% ../../../nbs/learning/localization/sharpening.ipynb #a9025930
 A_RULES = ('step', 'linear')
 
 def dynamic_center(
@@ -55,7 +55,7 @@ def dynamic_center(
     t = min(.5, max(m - .1, .2))
     return (4. if t > .35 else 6.) if a_rule == 'step' else 6 - 2*(t - .2)/.3, t
 
-# %% ../../../nbs/learning/localization/sharpening.ipynb #37b1b928
+# %% ../../../nbs/learning/localization/sharpening.ipynb #f6349606
 def sharpen_asymmetric(
     maps:torch.Tensor, # (n, h, w) probabilities, detached
     a:float=4., # degree

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['padded_boxes', 'unmoved', 'box_masks', 'move_maps']
 
-# %% ../../../nbs/learning/localization/targets.ipynb #0dc0ee5e
+# %% ../../../nbs/learning/localization/targets.ipynb #94b0749e
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ...data.augmentation import sampling_grid
 
-# %% ../../../nbs/learning/localization/targets.ipynb #0e1cf4c4
+# %% ../../../nbs/learning/localization/targets.ipynb #707193a0
 def padded_boxes(
     boxes:list, # (k, 4) of each image in pixels of the square; None where nobody drew any
 )->torch.Tensor: # float32 (n, most boxes, 4), NaN behind an image's own
@@ -30,7 +30,7 @@ def unmoved(
     "The affine map that moves nothing"
     return torch.eye(2, 3, device=device).expand(n, 2, 3)
 
-# %% ../../../nbs/learning/localization/targets.ipynb #763eefa5
+# %% ../../../nbs/learning/localization/targets.ipynb #3511b0f3
 def box_masks(
     boxes:torch.Tensor, # (n, k, 4) in pixels of the square, NaN where there is none
     maps:torch.Tensor, # (n, 2, 3), from output to input coordinates

@@ -7,7 +7,7 @@ __all__ = ['RENAMED_PARAMETERS', 'NETWORK_FIELDS', 'Localization', 'localization
            'map_learner', 'fit_localizer', 'draw_maps', 'box_rows', 'write_maps', 'localize', 'with_start_scale',
            'localization_facts']
 
-# %% ../../../nbs/learning/localization/training.ipynb #69cc737c
+# %% ../../../nbs/learning/localization/training.ipynb #6c3535e0
 import difflib
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from fastai.optimizer import OptimWrapper
 
-from ...data.frames import boxes_of, framed_boxes
+from ...data.frames import cell_boxes, framed_boxes
 from ...data.loaders import Batches
 from ...data.runs import OpenRun, Run, clock
 from ...data.schema import image_flags
@@ -37,13 +37,13 @@ from .localizer import (
 from .methods import Method, method_named
 from .roles import check_roles, draw_roles, role_table
 from .targets import padded_boxes
-from .teaching import MapHistory, MapLoss, Teach, evaluating
+from .teaching import MapHistory, MapLoss, Teach, in_evaluation
 from ..memory import explain_out_of_memory
 from ..rows import SEEN_COLUMNS, audited_rows
 from ..tasks import FRACTURE, Task
 from ..transfer import start_scale, weights_of
 
-# %% ../../../nbs/learning/localization/training.ipynb #76df641d
+# %% ../../../nbs/learning/localization/training.ipynb #a4b23b79
 @dataclass(frozen=True)
 class Localization:
     "One training of a localizer; the defaults of rates and weights are those of lu2022, section 2.4"
@@ -101,9 +101,10 @@ def localization_from_parameters(
         near = difflib.get_close_matches(k, known, n=1, cutoff=0)[0]
         raise InputError(f'a localization has no parameter {k!r}', f'parameter {k}', f'did you mean {near}?')
     network = LocalizerSpec(**{v: params[k] for k, v in NETWORK_FIELDS.items() if k in params})
-    return Localization(network=network, start=str(params.get('source') or ''), **{k: params[k] for k in own if k in params})
+    start = str(params.get('source') or '')
+    return Localization(network=network, start=start, **{k: params[k] for k in own if k in params})
 
-# %% ../../../nbs/learning/localization/training.ipynb #f7ca3f7e
+# %% ../../../nbs/learning/localization/training.ipynb #edcec238
 @dataclass(frozen=True)
 class MapData:
     "The rows of a localization, with everything that its parts may know"
@@ -142,7 +143,7 @@ def map_data(
     check_roles(rows, roles, method.source == 'boxes')
     return MapData(rows, roles, framed_boxes(rows, sizes, cache.shape[0]), cache), seen, audit
 
-# %% ../../../nbs/learning/localization/training.ipynb #14485a8a
+# %% ../../../nbs/learning/localization/training.ipynb #9e006111
 def map_learner(
     one:Localization, # what is trained
     network:Localizer, # that will learn
@@ -187,7 +188,7 @@ def fit_localizer(
     network.load_state_dict(history.best)
     return pd.DataFrame(history.rows), teach.method
 
-# %% ../../../nbs/learning/localization/training.ipynb #c1e3f9a0
+# %% ../../../nbs/learning/localization/training.ipynb #dbe43944
 @torch.no_grad()
 def draw_maps(
     network:Localizer, # trained
@@ -198,8 +199,9 @@ def draw_maps(
     "The probability maps of images as they are"
     device = next(network.parameters()).device
     scale = dict(mean=network.spec.mean, std=network.spec.std)
-    with evaluating(network):
-        parts = [method.maps(network(x)).float().cpu() for x, _ in MapLoader(rows, Batches(batch_size, device=device, **scale))]
+    with in_evaluation(network):
+        loader = MapLoader(rows, Batches(batch_size, device=device, **scale))
+        parts = [method.maps(network(x)).float().cpu() for x, _ in loader]
     return torch.cat(parts).numpy()
 
 def box_rows(
@@ -209,7 +211,7 @@ def box_rows(
     "The lesions of the rows that were predicted"
     found = []
     for i, (r, own) in enumerate(zip(rows.to_dict('records'), cells, strict=True)):
-        for cell, box in zip(own if own is not None else (), boxes_of(r['boxes']), strict=True):
+        for cell, box in zip(own if own is not None else (), cell_boxes(r['boxes']), strict=True):
             sides = dict(zip(('x0', 'y0', 'x1', 'y1'), cell.tolist(), strict=True))
             found.append(dict(row=i, path=r['path'], **sides, width=box[2] - box[0], height=box[3] - box[1])
                          | {k: r[k] for k in ('hardware',) if k in r})
@@ -238,7 +240,7 @@ def write_maps(
     every = pd.concat([o for o, _ in boxes], ignore_index=True)
     box_rows(every, [c for _, o in boxes for c in o]).to_parquet(run.folder/'boxes.parquet', index=False)
 
-# %% ../../../nbs/learning/localization/training.ipynb #20b0bb5a
+# %% ../../../nbs/learning/localization/training.ipynb #b2615e84
 def localize(
     one:Localization, # what is trained
     studies:pd.DataFrame, # a study table with splits
@@ -262,7 +264,8 @@ def localize(
     run = OpenRun(out, record['notebook'], record['params'], [*record['parents'], *before], one.seed, began)
     with explain_out_of_memory(one.batch_size, 1):
         history, method = fit_localizer(one, network, data, device, checkpoint)
-    run.note(leak_audit=audit, resumed=checkpoint.resumed if checkpoint else [], **localization_facts(one, data, history))
+    run.note(leak_audit=audit, resumed=checkpoint.resumed if checkpoint else [])
+    run.note(**localization_facts(one, data, history))
     history.assign(run=one.name).to_csv(run.folder/'history.csv', index=False)
     role_table(data.rows, data.roles).to_csv(run.folder/'roles.csv', index=False)
     carry_table(network, carried).to_csv(run.folder/'carried.csv', index=False)
@@ -276,7 +279,7 @@ def localize(
     remove_checkpoints(out)
     return done
 
-# %% ../../../nbs/learning/localization/training.ipynb #b9c7931b
+# %% ../../../nbs/learning/localization/training.ipynb #4693cba2
 def with_start_scale(
     spec:LocalizerSpec, # of the network
     weights, # file that it starts from; empty: none

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['false_alarms', 'centre_values', 'quick_thresholds', 'quick_froc', 'auroc', 'pseudo_quality']
 
-# %% ../../../nbs/learning/localization/validation.ipynb #6347708f
+# %% ../../../nbs/learning/localization/validation.ipynb #52d22465
 import numpy as np
 from scipy.ndimage import find_objects, label
 from sklearn.metrics import roc_auc_score
 
 from ...errors import InputError
 
-# %% ../../../nbs/learning/localization/validation.ipynb #ed3e249f
+# %% ../../../nbs/learning/localization/validation.ipynb #accb9e0b
 def false_alarms(
     active:np.ndarray, # bool (h, w)
     boxes:np.ndarray, # (k, 4) in cells of the map
@@ -60,7 +60,7 @@ def quick_froc(
                        for t in thresholds])/len(known)
     return float(np.mean([recall[alarms <= rate + 1e-9].max(initial=0) for rate in rates]))
 
-# %% ../../../nbs/learning/localization/validation.ipynb #21814119
+# %% ../../../nbs/learning/localization/validation.ipynb #9a681db8
 def auroc(
     labels:np.ndarray, # 0 or 1
     scores:np.ndarray, # of the same images

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MethodParts', 'method_parts', 'method_figure']
 
-# %% ../../../nbs/papers/lu2022/method_figure.ipynb #b08ac90e
+# %% ../../../nbs/papers/lu2022/method_figure.ipynb #a5c239ad
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -15,7 +15,7 @@ from matplotlib.patches import ConnectionPatch
 from ...data.runs import Run
 from ...results.figures import style
 
-# %% ../../../nbs/papers/lu2022/method_figure.ipynb #6e99e0d6
+# %% ../../../nbs/papers/lu2022/method_figure.ipynb #f3143104
 class MethodParts(NamedTuple):
     "What the parts of the method make of one image"
     image: np.ndarray # (h, w) 0..1, as it is
@@ -53,7 +53,7 @@ def method_parts(
         found = [plain/255, moved/255, teacher, sharpened, target, method.maps(logits)]
         return MethodParts(*(o[0].numpy() for o in found), float(bernoulli_kl(logits, target)[0]), method.a, method.t)
 
-# %% ../../../nbs/papers/lu2022/method_figure.ipynb #8832d96f
+# %% ../../../nbs/papers/lu2022/method_figure.ipynb #061f1123
 def method_figure(
     parts:MethodParts, # of `method_parts`
 ):
@@ -62,26 +62,26 @@ def method_figure(
     named = dict(image='image with a label', teacher="teacher's map", sharpened='sharpened', target='pseudo-label',
                  moved='augmented', student="student's map")
     with style():
-        fig, axes = plt.subplots(2, 4, figsize=(7, 3.6), gridspec_kw=dict(wspace=.5, hspace=.3))
-        for ax in axes.flat: ax.axis('off')
-        at = {k: axes[row, column] for k, (column, row) in places.items()}
-        for k, ax in at.items():
+        fig, at = plt.figure(figsize=(7, 3.9), layout='none'), {}
+        for k, (column, row) in places.items():
+            at[k] = ax = fig.add_axes((.01 + .255*column, .53 - .5*row, .18, .323))
             o, gray = getattr(parts, k), k in ('image', 'moved')
             ax.imshow(o, cmap='gray' if gray else 'magma', vmin=0, vmax=1)
+            ax.axis('off')
             ax.set_title(named[k] if gray else f'{named[k]}\nmaximum {o.max():.2f}', fontsize=7)
         def arrow(a, b, text, **how):
             start, end = how.get('ends', ((1.04, .5), (-.04, .5)))
             fig.add_artist(ConnectionPatch(start, end, 'axes fraction', 'axes fraction', axesA=a, axesB=b, arrowstyle='->',
                                            linewidth=1))
-            ax, x, y = how.get('at', (a, 1.27, .56))
+            ax, x, y = how.get('at', (a, 1.2, .54))
             ax.text(x, y, text, transform=ax.transAxes, ha='center', va='bottom', fontsize=6.5)
         arrow(at['image'], at['teacher'], 'teacher')
         center = f'DS\na = {parts.a:g}\nt = {parts.t:.2f}' if parts.t==parts.t else 'target'
         arrow(at['teacher'], at['sharpened'], center)
         arrow(at['sharpened'], at['target'], 'moved\nalike')
-        down = dict(ends=((.5, -.04), (.5, 1.2)))
-        arrow(at['image'], at['moved'], 'moved', **down, at=(at['image'], .78, -.3))
+        down = dict(ends=((.5, -.04), (.5, 1.16)))
+        arrow(at['image'], at['moved'], 'moved', **down, at=(at['image'], .7, -.3))
         arrow(at['moved'], at['student'], 'student')
         arrow(at['student'], at['target'], f'KL divergence {parts.divergence:.2f}, summed over cells', ends=((1.04, .5), (.5, -.04)),
-              at=(axes[1,2], .5, .2))
+              at=(at['student'], 2.3, .2))
         return fig
