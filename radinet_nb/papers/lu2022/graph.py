@@ -56,8 +56,8 @@ def graph(
     data = g.data('chests', 'chexpert', 'padchest', 'mimic_cxr') or g.data('fracatlas')
     scale, start, seeds, results = g.section('ingest'), g.section('general'), g.option('seeds', list(g.seeds)), []
     trained = [g.option('localize', {}), g.option('pretrain', {}), g.option('models', []), g.option('folds', 0),
-               g.option('efficiency', [])] # asked for also where nothing can be trained
-    if data and any(trained):
+               g.option('efficiency', []), g.section('results')] # asked for also where nothing can be trained
+    if data and any(trained[:-1]):
         ingested = g.run('ingest', **scale, data=data)
         starts = {o: g.run('general', f'General.seed{o}', **dict(seed=o, threads=g.threads, name='General') | start)
                   for o in seeds}
@@ -71,4 +71,11 @@ def add_results(
     other:list, # ids of those with other shares of boxes
 )->list[str]: # ids of the notebooks that the page shows, in its order
     "The notebooks that compare"
-    return []
+    options = g.section('results')
+    names = {o: o.rpartition('/')[2].partition('.')[0] for o in runs}
+    dynamic = [o for o in runs if names[o] == 'dynamic']
+    constant = [o for o in runs if names[o].startswith('constant')]
+    return [g.run('methods', reads=dict(runs=runs), **options),
+            g.run('sharpening', reads=dict(runs=dynamic + constant), **options) if dynamic and constant else '',
+            g.run('maps', reads=dict(runs=runs)), g.run('pseudo_labels', reads=dict(runs=runs)),
+            g.run('efficiency', reads=dict(runs=runs, shares=other), **options)]
