@@ -42,7 +42,8 @@ def main(images=1000):
         found, cost = timed(lambda m=maps: [find_components(o) for o in m])
         case = dict(components=dict(cost, a_map=round(float(np.mean([len(o.levels) for o in found])))))
         for rule in MAP_RULES:
-            steps, ruled = timed(lambda m=maps, t=truths, p=patients, r=rule, f=found: map_steps(m, t, p, MAP_RULES[r], f))
+            steps, ruled = timed(lambda m=maps, t=truths, p=patients, r=rule,
+                                 f=found: map_steps(m, t, p, MAP_RULES[r], f))
             table, drawn = timed(lambda s=steps: froc(s, resamples=DRAWS))
             case[rule] = dict(steps=len(steps.thresholds), rule=ruled, draws=drawn, froc=round(table.value[0], 3),
                               low=round(table.low[0], 3), high=round(table.high[0], 3))

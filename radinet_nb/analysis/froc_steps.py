@@ -90,7 +90,7 @@ def recall_at(
     return np.where(undefined[:,None], np.nan, np.column_stack(best))
 
 # %% ../../nbs/analysis/froc_steps.ipynb #a80fe407
-def _curve_parts(steps)->tuple: # hit steps, their thresholds' ends; last step of each threshold; first threshold of a segment
+def _curve_parts(steps)->tuple: # steps with hits, last of each threshold; last step, first threshold of a segment
     "Where the sums of steps have to be looked at"
     t = steps.thresholds
     last = np.flatnonzero(np.r_[t[1:]!=t[:-1], True])  # steps of one threshold belong together

@@ -37,7 +37,8 @@ def froc_figure(
                 ax.fill_between(rows.fp, rows.low, rows.high, step='post', color=look.color, alpha=.1, linewidth=0)
                 ax.step(rows.fp, rows.recall, where='post', color=look.color, linestyle=look.dash, label=name)
                 at = rows[rows.fp.round(3).isin(rates)]
-                ax.plot(at.fp, at.recall, look.marker, color=look.color, markersize=4, markeredgecolor='black', markeredgewidth=.4)
+                ax.plot(at.fp, at.recall, look.marker, color=look.color, markersize=4, markeredgecolor='black',
+                        markeredgewidth=.4)
             ax.set(xlabel='false positives an image', xlim=(0, curves.fp.max()), ylim=(0, 1))
             ax.legend(loc='upper center', bbox_to_anchor=(.5, -.17), ncols=1 if len(panels)>1 else 2, fontsize=7)
         axes[0,0].set_ylabel('recall of lesions')
@@ -131,7 +132,8 @@ def epochs_figure(
                 for _, one in rows.groupby('training'):
                     ax.plot(one.epoch+1, one[column], color=look.color, linewidth=.5, alpha=.6)
                 mean = rows.groupby('epoch')[column].mean()
-                ax.plot(mean.index+1, mean, color=look.color, linestyle=look.dash, marker=look.marker, markersize=3, label=name)
+                ax.plot(mean.index+1, mean, color=look.color, linestyle=look.dash, marker=look.marker, markersize=3,
+                        label=name)
             ax.set(xlabel='epoch', ylabel=label)
             ax.xaxis.set_major_locator(plt.MaxNLocator(4, integer=True, min_n_ticks=1))
             ax.grid(axis='y'); ax.set_axisbelow(True)

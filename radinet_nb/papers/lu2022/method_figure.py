@@ -58,7 +58,8 @@ def method_figure(
     parts:MethodParts, # of `method_parts`
 ):
     "Images and maps of student and teacher, joined by what happens between them (lu2022, Fig. 2)"
-    places = {'image': (0, 0), 'teacher': (1, 0), 'sharpened': (2, 0), 'target': (3, 0), 'moved': (0, 1), 'student': (1, 1)}
+    places = {'image': (0, 0), 'teacher': (1, 0), 'sharpened': (2, 0),
+              'target': (3, 0), 'moved': (0, 1), 'student': (1, 1)}
     named = dict(image='image with a label', teacher="teacher's map", sharpened='sharpened', target='pseudo-label',
                  moved='augmented', student="student's map")
     with style():
@@ -71,7 +72,8 @@ def method_figure(
             ax.set_title(named[k] if gray else f'{named[k]}\nmaximum {o.max():.2f}', fontsize=7)
         def arrow(a, b, text, **how):
             start, end = how.get('ends', ((1.04, .5), (-.04, .5)))
-            fig.add_artist(ConnectionPatch(start, end, 'axes fraction', 'axes fraction', axesA=a, axesB=b, arrowstyle='->',
+            fig.add_artist(ConnectionPatch(start, end, 'axes fraction',
+                                           'axes fraction', axesA=a, axesB=b, arrowstyle='->',
                                            linewidth=1))
             ax, x, y = how.get('at', (a, 1.2, .54))
             ax.text(x, y, text, transform=ax.transAxes, ha='center', va='bottom', fontsize=6.5)
@@ -82,6 +84,7 @@ def method_figure(
         down = dict(ends=((.5, -.04), (.5, 1.16)))
         arrow(at['image'], at['moved'], 'moved', **down, at=(at['image'], .7, -.3))
         arrow(at['moved'], at['student'], 'student')
-        arrow(at['student'], at['target'], f'KL divergence {parts.divergence:.2f}, summed over cells', ends=((1.04, .5), (.5, -.04)),
+        arrow(at['student'], at['target'], f'KL divergence {parts.divergence:.2f}, summed over cells',
+              ends=((1.04, .5), (.5, -.04)),
               at=(at['student'], 2.3, .2))
         return fig
