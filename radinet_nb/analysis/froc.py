@@ -209,7 +209,7 @@ def froc(
     if n==0 or lesions==0: return pd.DataFrame([dict(metric=o, **blank, note='no lesion in any image') for o in names])
     statistic, k = froc_statistic(counts, rates, reading)
     def named(w): return dict(zip(names, statistic(w).T, strict=True))
-    rows = len(counts.thresholds)+len(rates) # recalls are read one rate after the other
+    rows = len(counts.thresholds)//(32 if isinstance(counts, Steps) else 1)+len(counts.lesions)+len(rates)
     draws = bootstrap(named, k, rows, resamples, seed) if k>1 else None
     res = []
     for o, value in named(np.ones((1, k))).items():
