@@ -161,7 +161,7 @@ def steps_statistic(
         total, n = (w@lesions)[:,None], (w@images)[:,None]
         recall = np.cumsum(w[:,owner]*steps.hits[hit], axis=1)[:,ends]
         fp = fewest(w, max(rates, default=0)*n+1e-6)
-        at = np.column_stack([recall_at(ratio(fp, n), ratio(recall, total), rates, reading)])
-        at = np.where(total>0, at if len(hit) else 0., np.nan)
+        at = recall_at(ratio(fp, n), ratio(recall, total), rates, reading)
+        at = np.where(total>0, at, np.nan)
         return np.column_stack([at.mean(1), at])
     return statistic, k
