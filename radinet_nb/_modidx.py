@@ -2095,6 +2095,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                            'radinet_nb/learning/localization/teaching.py'),
                                                            'radinet_nb.learning.localization.teaching.Teach.teacher': ( 'learning/localization/teaching.html#teach.teacher',
                                                                                                                         'radinet_nb/learning/localization/teaching.py'),
+                                                           'radinet_nb.learning.localization.teaching.epoch_scores': ( 'learning/localization/teaching.html#epoch_scores',
+                                                                                                                       'radinet_nb/learning/localization/teaching.py'),
                                                            'radinet_nb.learning.localization.teaching.in_evaluation': ( 'learning/localization/teaching.html#in_evaluation',
                                                                                                                         'radinet_nb/learning/localization/teaching.py')},
             'radinet_nb.learning.localization.training': { 'radinet_nb.learning.localization.training.Localization': ( 'learning/localization/training.html#localization',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEGATIVE', 'BOXED', 'WEAK', 'PUBLIC', 'PUBLIC_NEGATIVES', 'MEDIAN_OF', 'MapLoss', 'in_evaluation', 'Teach',
-           'MapHistory']
+           'epoch_scores', 'MapHistory']
 
 # %% ../../../nbs/learning/localization/teaching.ipynb #fb6bc446
 from contextlib import contextmanager
@@ -153,6 +153,12 @@ class Teach(Callback):
         self.frozen.load_state_dict(state['frozen'])
 
 # %% ../../../nbs/learning/localization/teaching.ipynb #7e7305b9
+def epoch_scores(
+    row, # of the history
+)->list[float]: # an epoch is better where this list is greater
+    "Validation AUROC, and where two epochs have the same one, FROC: few validation images give many ties"
+    return [-1. if np.isnan(row[k]) else float(row[k]) for k in ('valid_auroc', 'valid_froc')]
+
 class MapHistory(Callback):
     "One row an epoch in `rows`, and in `best` the weights of the highest validation AUROC"
     order = 59
@@ -162,7 +168,7 @@ class MapHistory(Callback):
         hidden:torch.Tensor, # (training rows, k, 4) in pixels: boxes of weak images, which the trainer is not shown
     ):
         self.teach, self.boxes, self.hidden, self.rows = teach, boxes, hidden, []
-        self.best_auroc, self.best = -1., None
+        self.best_scores, self.best = [-1., -1.], None
     def before_train(self): self.sums, self.n = torch.zeros(3), 0
     def before_validate(self): self.maps, self.labels, self.valid = [], [], torch.zeros(2)
     def after_batch(self):
@@ -180,9 +186,10 @@ class MapHistory(Callback):
         self.rows.append(row)
         self.learn.epochs_done = len(self.rows)
         chosen = self.teach.method.chosen_from(self.epoch, self.n_epoch)
-        if chosen and np.nan_to_num(row['valid_auroc']) > self.best_auroc:
+        scores = epoch_scores(row)
+        if chosen and scores > self.best_scores:
             state = self.learn.model.state_dict()
-            self.best_auroc, self.best = row['valid_auroc'], {k: v.detach().cpu().clone() for k, v in state.items()}
+            self.best_scores, self.best = scores, {k: v.detach().cpu().clone() for k, v in state.items()}
         say_progress(f'epoch {len(self.rows)} of {self.n_epoch}, validation AUROC {row["valid_auroc"]:.3f}')
     def epoch_row(self):
         total, supervised, weak = (self.sums/max(self.n, 1)).tolist()
@@ -205,6 +212,6 @@ class MapHistory(Callback):
             found = pseudo_quality(method.target(maps.float(), at).numpy(), true.numpy())
         return dict(t=method.t, m=method.m, a=method.a, weak_below_t=share, pseudo_recall=found[0],
                     pseudo_precision=found[1])
-    def state_dict(self): return {k: getattr(self, k) for k in ('rows', 'best_auroc', 'best')}
+    def state_dict(self): return {k: getattr(self, k) for k in ('rows', 'best_scores', 'best')}
     def load_state_dict(self, state):
         for k in self.state_dict(): setattr(self, k, state[k])

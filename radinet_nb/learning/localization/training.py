@@ -37,7 +37,8 @@ from .localizer import (
 from .methods import Method, method_named
 from .roles import check_roles, draw_roles, role_table
 from .targets import padded_boxes
-from .teaching import MapHistory, MapLoss, Teach, in_evaluation
+from .teaching import (
+    MapHistory, MapLoss, Teach, epoch_scores, in_evaluation)
 from ..memory import explain_out_of_memory
 from ..rows import SEEN_COLUMNS, audited_rows
 from ..tasks import FRACTURE, Task
@@ -299,11 +300,11 @@ def localization_facts(
     "Method, fold, roles, and which epoch each rule would keep"
     rows, method = data.rows, method_named(one.method, **one.settings)
     may = [method.chosen_from(o, one.epochs) for o in history.epoch]
-    best = history[may].valid_auroc.fillna(-1).idxmax()
+    best = max(history.index[may], key=lambda i: epoch_scores(history.loc[i])) # the first of equals
     by_froc = history[may].valid_froc.fillna(-1).idxmax()
     return dict(
         name=one.name, task='map', method=one.method, settings=asdict(method), fold=one.fold, folds=one.folds,
         classes=['none', 'fracture'], shape=list(data.cache.shape), stride=STRIDE, epochs=len(history),
-        best_epoch=int(best), chosen_by='highest validation AUROC', best_epoch_by_froc=int(by_froc),
+        best_epoch=int(best), chosen_by='highest validation AUROC, among equals the highest FROC', best_epoch_by_froc=int(by_froc),
         rows=rows.split.value_counts().to_dict(), roles=data.roles[data.roles != ''].value_counts().to_dict(),
         grouping=sorted(rows.grouping.unique()), learns_from=method.source)
