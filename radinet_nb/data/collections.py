@@ -68,6 +68,10 @@ sources |= dict(
 
 # %% ../../nbs/data/collections.ipynb #2c9252e1
 sources |= dict(
+    chests=Source(
+        'boxed:read_chests', '', 'whatever its owner grants',
+        'chests.csv (path, label, patient; boxes, age, sex where known) and the images that it names; boxes may come '
+        'as boxes.csv (path, x0, y0, x1, y1) or boxes.json (COCO)', ('chests.csv',)),
     ct=Source('ct:read_ct', '', 'whatever its owner grants',
               'a folder with the DICOM slices of one or several CT series anywhere below it'),
     mednist=Source('class_folders:read_mednist', 'https://github.com/Project-MONAI/MONAI-extra-test-data',

@@ -240,7 +240,8 @@ def read_hospital(
     path, key = require_folder(path), key if isinstance(key, bytes) else read_key(key)
     facts, out, code_of = [], [], {}
     tables, choices = [path/'labels.csv', path/'reports.csv', path/'views.csv'], hospital_choices(path/'views.csv', key)
-    files = [f for f in sorted(path.rglob('*')) if f.is_file() and f not in tables]
+    other = [*tables, path/'boxes.csv', path/'boxes.json']
+    files = [f for f in sorted(path.rglob('*')) if f.is_file() and f not in other]
     for f in files:
         code_of[str(f)] = code = keyed_hash(key, 'file', str(f.relative_to(path)))
         try: facts.append(header_row(f, key, code))

@@ -192,7 +192,7 @@ def code_files()->list[Path]:
     "The modules of this library that decide how a stage trains"
     import radinet_nb
     root = Path(radinet_nb.__file__).parent
-    return [*(root/'learning').glob('*.py'), *(root/'data'/o for o in ('augmentation.py', 'loaders.py'))]
+    return [*(root/'learning').rglob('*.py'), *(root/'data'/o for o in ('augmentation.py', 'loaders.py'))]
 
 # %% ../../nbs/learning/checkpoints.ipynb #fee09cf1
 def identity(

@@ -19,13 +19,14 @@ def levels_figure(
     metric:str='auc', # for the label of the axis
     xlabel:str='', # what a level is
     marked:str='failed', # what a mark means
+    looks:dict|None=None, # series to `Look`, those that have one
 ):
     "A metric by the levels of a factor, one line a series, such as depth of unfreezing by start"
     names = list(dict.fromkeys(table.series))
     levels = [o for o in levels if o in set(table.level)]
     with style():
         fig, ax = plt.subplots(figsize=(5.5, 3))
-        for i, (name, look) in enumerate(looks_of(names).items()):
+        for i, (name, look) in enumerate(looks_of(names, looks).items()):
             rows = table[table.series == name].drop_duplicates('level').set_index('level').reindex(levels)
             x = np.arange(len(levels)) + .12*(i - (len(names) - 1)/2)
             ax.errorbar(x, rows.value, [rows.value - rows.low, rows.high - rows.value], color=look.color, label=name,
