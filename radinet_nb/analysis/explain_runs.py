@@ -17,7 +17,7 @@ from torch import nn
 from .explain_methods import explain
 from .explain_removal import area_under, coarse_noise, removal_curves
 from .explain_scores import score_maps
-from .explain_truth import box_masks, lesion_boxes
+from .explain_truth import pixel_masks, lesion_boxes
 from ..data.cache import ImageCache
 from ..data.runs import Run
 from ..data.studies import read_studies
@@ -54,7 +54,7 @@ def boxed_cases(
     if 0 < count < len(known): known = np.sort(np.random.default_rng(seed).choice(known, count, replace=False))
     boxes = [boxes[i] for i in known]
     return BoxedCases(cache[cache.rows_of(cases.path.iloc[known])],
-                      box_masks(boxes, cache.shape), boxes,
+                      pixel_masks(boxes, cache.shape), boxes,
                       cases.patient.iloc[known].to_numpy(object))
 
 # %% ../../nbs/analysis/explain_runs.ipynb #ef070b66

@@ -16,7 +16,7 @@ from ...data.tables import interval_text
 from ...evidence.published import with_published
 from .checks import OURS
 from .models import BEYOND, TABLE1, TABLE2
-from ...results.localized import FROC_SCORES, read_localized, training_of
+from ...results.localized import FROC_SCORES, read_localized, fold_and_seed
 
 # %% ../../../nbs/papers/lu2022/method_tables.ipynb #4c8a2ec0
 #: what decides whether sharpening helps, or merely the image label
@@ -104,7 +104,7 @@ def histories_table(
     runs:list, # of localizations
 )->pd.DataFrame: # model, method, training, seed, and the columns of the histories
     "The histories of all runs, one under the other"
-    parts = [o.history.assign(model=o.record['name'], method=o.record['method'], training=training_of(o), seed=i)
+    parts = [o.history.assign(model=o.record['name'], method=o.record['method'], training=fold_and_seed(o), seed=i)
              for i, o in enumerate(runs)]
     table = pd.concat(parts, ignore_index=True)
     first = ['model', 'method', 'training', 'seed', 'epoch']
@@ -119,7 +119,7 @@ def epochs_table(
         history = o.history.set_index('epoch')
         for by, key in dict(auroc='best_epoch', froc='best_epoch_by_froc').items():
             best = o.record[key]
-            rows.append(dict(model=o.record['name'], training=training_of(o), chosen_by=by, epoch=best+1,
+            rows.append(dict(model=o.record['name'], training=fold_and_seed(o), chosen_by=by, epoch=best+1,
                              valid_auroc=history.valid_auroc[best], valid_froc=history.valid_froc[best]))
     return pd.DataFrame(rows)
 
