@@ -100,7 +100,7 @@ def is_lasting(
 )->bool:
     "Whether the reason lies in the file, and not in the machine or the moment"
     machine = r'took longer|crashed|failed \(|vanished|cannot be opened|is no file|\((OS|IO|Memory|Permission)Error'
-    return not re.search(machine, reason)
+    return not re.search(machine+'|no decoder', reason)
 
 # %% ../../nbs/data/journal.ipynb #ba672997
 def _finished(known:dict, stamps:dict, out:Path, suffix:str)->dict: # code -> facts
