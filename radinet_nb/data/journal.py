@@ -157,7 +157,7 @@ def convert_files(
             done[code] = (what if ok else dict(reason=what)) | dict(stamp=stamps[code])
             journal.write(journal_line(code, done[code])); journal.flush()
             if progress: progress(n+1, len(todo))
-            if n % 50 == 0: say_progress(f'{n} of {len(todo)} files converted')
+            say_progress(f'{n} of {len(todo)} files converted')
     return {c: done[c] for c in codes}, names, gone
 
 # %% ../../nbs/data/journal.ipynb #1bdfce47

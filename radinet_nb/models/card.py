@@ -17,7 +17,7 @@ from ..analysis.decisions import aggregate, choose_threshold
 from ..analysis.metrics import evaluate
 from ..analysis.multiclass import evaluate_classes
 from ..data.cache import ImageCache
-from ..data.runs import Run, load_run, require_new_folder, write_text
+from ..data.runs import Run, load_run, require_new_folder, say_progress, write_text
 from ..data.tables import interval_text, markdown_table
 from ..errors import InputError
 from ..learning.weights import network_from_weights
@@ -252,6 +252,7 @@ def export_run(
         raise InputError('this run left no trained network with predictions', where=folder,
                          mend='name the run of a stage')
     require_new_folder(out)
+    say_progress('evaluating the test split')
     threshold, table = evaluate_run(run, rule, resamples)
     part = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(part, ignore_errors=True)
