@@ -58,7 +58,7 @@ def synthesize_command(
         table = write_hospital(out, jobs=jobs, **chosen | imitated | knobs,
                                progress=lambda share: say_progress(f'{share*100:.0f} of 100 percent written'))
     print(f'{out}: a synthetic hospital, {len(table)} studies of {table.patient.nunique()} patients; '
-          'read it with radinet_nb.data.collections.read_hospital')
+          'read it with radinet_nb.data.hospital.read_hospital')
 
 # %% ../nbs/data_commands.ipynb #ee82276a
 def ingest_command(

@@ -27,9 +27,12 @@ from .folder import read_config, write_model
 def unit_of(
     run:Run, # a stage's run
 )->str: # `pair` or `view`
-    "Whether a run was trained on pairs of views or on single ones; `InputError` where its predictions hold both"
-    views = set(run.predictions['view'])
+    "Whether a run was trained on pairs of views or on single ones, as it says; `InputError` where it does not"
+    if run.params.get('unit') in ('pair', 'view'): return run.params['unit']
+    views, shape = set(run.predictions['view']), run.record.get('shape')
     if 'pair' in views and len(views) > 1:
+        # an image of two exposures has the view `pair` in some collections, and is one image all the same
+        if shape: return 'pair' if shape[1] == 2*shape[0] else 'view'
         raise InputError('the run was tested on pairs and on single views', where=run.folder,
                          mend='export a run of one kind')
     return 'pair' if views == {'pair'} else 'view'
