@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import InputError
+from .errors import InputError, require_extra
 from .terminal import pairs, progress_line
 
 # %% ../nbs/data_commands.ipynb #da7a0007
@@ -122,10 +122,19 @@ def export_command(
     out:Annotated[Path, typer.Argument(help='model folder to write')], # where
     rule:Annotated[str, typer.Option(help='of the threshold: accuracy, youden or f1')]='accuracy', # on validation
     pixels:Annotated[int, typer.Option(help='side of a view; 0: as the run says')]=0, # size
+    onnx:Annotated[bool, typer.Option('--onnx', help='model.onnx too, checked with onnxruntime')]=False, # for others
+    timm:Annotated[bool, typer.Option('--timm', help='a folder timm too, for timm.create_model')]=False, # for others
 ):
     "Turn a run into a model folder: weights, body for torchvision or timm, configuration, model card."
     from radinet_nb.models.card import export_run
-    with progress_line('radinet export'): export_run(run, out, rule=rule, pixels=pixels)
+    from radinet_nb.models.folder import load_network
+    from radinet_nb.models.interchange import write_onnx, write_timm
+    if onnx: require_extra('--onnx', 'onnx', 'onnx', 'onnxruntime', 'onnxscript')
+    with progress_line('radinet export'):
+        export_run(run, out, rule=rule, pixels=pixels)
+        if onnx or timm: network, config = load_network(out)
+        if timm: write_timm(network, out/'timm', config['shape'])
+        if onnx: write_onnx(network, out/'model.onnx', config['shape'])
     print(out)
 
 # %% ../nbs/data_commands.ipynb #7fdd4312
