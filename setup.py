@@ -15,6 +15,10 @@ meta = config['DEFAULT']
 def lines(name): return [o.strip() for o in meta[name].splitlines() if o.strip()]
 
 
+extras = {name.removesuffix('_requirements'): lines(name) for name in meta if name.endswith('_requirements')}
+extras['dev'] += extras['reproduce']+extras['onnx']
+
+
 class BuildWithPapers(build_py):
     "What the library reads of a paper (paper.yaml, published.csv, claims.csv) travels with the package"
     def run(self):
@@ -34,9 +38,9 @@ setup(
     classifiers=[f"Development Status :: {meta['status']}", 'Intended Audience :: Science/Research',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Medical Science Apps.'],
     install_requires=lines('requirements'),
-    extras_require={o.removesuffix('_requirements'): lines(o) for o in meta if o.endswith('_requirements')},
+    extras_require=extras,
     packages=find_packages(include=['radinet_nb', 'radinet_nb.*']),
-    package_data={'radinet_nb': ['**/*.csv', '**/*.j2', '**/*.css']},
+    package_data={'radinet_nb': ['py.typed', '**/*.csv', '**/*.j2', '**/*.css']},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['radinet_nb = radinet_nb._modidx:d'],
                   'jupyter_client.kernel_provisioners': ['radinet-warm = '
                                                          'radinet_nb.workflow.provisioner:WarmProvisioner']},

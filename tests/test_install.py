@@ -52,6 +52,24 @@ def clean(tmp_path_factory):
     return python, env
 
 
+def test_the_library_alone_is_small(clean):
+    "Neither Jupyter nor what runs notebooks, nor a decoder under the GPL; what needs them says what to install"
+    python, env = clean
+    code = "from importlib.metadata import distributions; print(*{d.metadata['Name'].lower() for d in distributions()})"
+    res = subprocess.run([python, '-c', code], env=env, capture_output=True, text=True, check=True)
+    there = set(res.stdout.split())
+    unwanted = {'jupyterlab', 'ipykernel', 'nbconvert', 'papermill', 'snakemake', 'nbdev', 'pylibjpeg-libjpeg', 'onnx',
+                'jupyter-client', 'notebook', 'ipython', 'sphinx', 'pytest', 'seaborn', 'matplotlib-venn'}
+    assert there & unwanted == set() and {'fastai', 'python-gdcm', 'typer'} <= there
+    assert len(there) < 140, sorted(there)
+
+
+def test_the_package_says_that_it_is_typed(clean):
+    python, env = clean
+    code = "from importlib.resources import files; print((files('radinet_nb')/'py.typed').is_file())"
+    assert subprocess.run([python, '-c', code], env=env, capture_output=True, text=True).stdout.strip() == 'True'
+
+
 @pytest.mark.slow
 def test_the_five_lines_of_the_readme_train(clean, tmp_path):
     python, env = clean

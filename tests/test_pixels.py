@@ -170,6 +170,88 @@ def test_bits_above_the_value_in_real_jpeg_ls_and_lossless_jpeg():
         assert (stored_pixels(ds, packed_bits(ds)) == before % 512).all()
 
 
+def predicted(px, selection, bits):
+    "What the predictors of lossless JPEG (ITU-T T.81, table H.1) say of each pixel"
+    left, above, both = (np.zeros_like(px) for _ in range(3))
+    left[:, 1:], above[1:], both[1:, 1:] = px[:, :-1], px[:-1], px[:-1, :-1]
+    out = [left, above, both, left+above-both, left+((above-both) >> 1), above+((left-both) >> 1), (left+above) >> 1]
+    out = out[selection-1]
+    out[0], out[1:, 0], out[0, 0] = left[0], above[1:, 0], 1 << bits-1
+    return out
+
+
+def lossless_jpeg(px, selection, bits):
+    "A lossless JPEG of gray values, written here: 17 codes of five bits, one for each length of a difference"
+    px, text = px.astype(int), []
+    for d in ((px-predicted(px, selection, bits)+32767) % 65536-32767).ravel().tolist():
+        size = abs(d).bit_length()
+        text.append(f'{size:05b}'+(f'{d if d > 0 else d+(1 << size)-1:0{size}b}' if 0 < size < 16 else ''))
+    text = ''.join(text); text += '1'*(-len(text) % 8)
+    data = bytes(int(text[i:i+8], 2) for i in range(0, len(text), 8)).replace(b'\xff', b'\xff\0')
+    part = lambda mark, body: bytes([0xFF, mark])+(len(body)+2).to_bytes(2, 'big')+body
+    frame = bytes([bits])+b''.join(n.to_bytes(2, 'big') for n in px.shape)+b'\x01\x01\x11\0'
+    table = bytes([0]+[0]*4+[17]+[0]*11+list(range(17)))
+    scan = bytes([1, 1, 0, selection, 0, 0])
+    return b'\xff\xd8'+part(0xC3, frame)+part(0xC4, table)+part(0xDA, scan)+data+b'\xff\xd9'
+
+
+def encapsulated(path, px, frame, syntax, **tags):
+    "A file whose pixels are a frame that was encoded here"
+    ds = read_dataset(write_dicom(path, px, **tags))
+    ds.file_meta.TransferSyntaxUID, ds.PixelData = syntax, pydicom.encaps.encapsulate([frame])
+    ds['PixelData'].is_undefined_length, ds['PixelData'].VR = True, 'OB'
+    ds.save_as(path)
+    return read_dataset(path)
+
+
+@pytest.mark.parametrize('syntax,selection', [(pydicom.uid.JPEGLosslessSV1, 1)]+[(pydicom.uid.JPEGLossless, o)
+                                                                               for o in range(1, 8)])
+def test_lossless_jpeg_comes_back_value_by_value(syntax, selection, tmp_path):
+    noise = np.random.default_rng(selection).integers(0, 9, ramp.shape)
+    for bits in 8, 10, 12, 16:
+        px = (ramp.T >> 12-min(bits, 12) << max(bits-12, 0))+noise
+        px = np.clip(px, 0, (1 << bits)-1).astype(np.uint16 if bits > 8 else np.uint8)
+        tags = dict(BitsStored=bits, HighBit=bits-1)
+        ds = encapsulated(tmp_path/'x', px, lossless_jpeg(px, selection, bits), syntax, **tags)
+        assert (stored_pixels(ds, packed_bits(ds)) == px).all(), bits
+    # signed values of 12 bits: as 12 bits, and as words of 16; and words whose upper four bits are no part of the value
+    signed = ramp.astype(np.int16)-2048
+    for bits,packed in (12, signed & 0x0FFF), (16, signed.astype(np.uint16)), (16, signed & 0x0FFF | 0x5000):
+        frame = lossless_jpeg(packed.astype(np.uint16), selection, bits)
+        ds = encapsulated(tmp_path/'x', signed, frame, syntax, **twelve)
+        assert (stored_pixels(ds, packed_bits(ds)) == signed).all(), bits
+
+
+def test_a_cut_or_malformed_jpeg_is_refused(tmp_path):
+    frame = lossless_jpeg(ramp, 1, 12)
+    strange = frame.replace(bytes([1, 1, 0, 1, 0, 0]), bytes([1, 1, 0, 9, 0, 0]))
+    for broken in frame[:len(frame)//2], strange, frame[:100], frame[:30]:
+        ds = encapsulated(tmp_path/'x', ramp, broken, pydicom.uid.JPEGLosslessSV1, **twelve)
+        with pytest.raises(InputError, match='cannot be decoded'): image_with_remarks(ds)
+
+
+def test_twelve_bit_jpeg_is_what_the_lossless_film_is():
+    if not real.is_dir(): pytest.skip(f'no real DICOM files at {real}: set RADINET_DATA')
+    lossy, film = (stored_pixels(read_dataset(real/f'RG2_{o}.dcm')) for o in ('JPLY_fixed', 'JPLL'))
+    assert np.abs(lossy.astype(int)-film).mean() < 5 # of 1,024; libjpeg's values lie within 1 of these
+
+
+@pytest.mark.parametrize('module,syntax', [('gdcm', pydicom.uid.JPEGLosslessSV1),
+                                           ('jpeg_ls', pydicom.uid.JPEGLSLossless),
+                                           ('openjpeg', pydicom.uid.JPEG2000Lossless)])
+def test_a_missing_decoder_is_named(module, syntax, tmp_path, monkeypatch):
+    from pydicom.pixels.decoders import base
+
+    from radinet_nb.data import decoders
+    if module == 'gdcm': ds = encapsulated(tmp_path/'x', ramp, lossless_jpeg(ramp, 1, 12), syntax, **twelve)
+    else: ds = read_dataset(write_dicom(tmp_path/'x', ramp, compress=syntax, **twelve))
+    monkeypatch.setattr(decoders, 'is_installed', lambda name: name != module)
+    monkeypatch.setattr(base._PIXEL_DATA_DECODERS[syntax][0], '_available', {})
+    package = decoders.decoder_of(syntax, 12).package
+    with pytest.raises(InputError, match=f'no decoder for it is installed; pip install {package}$'):
+        image_with_remarks(ds)
+
+
 @pytest.mark.parametrize('window', [-1, -2, 2, 99])
 def test_a_window_that_is_not_there_is_refused(window, tmp_path):
     px = np.tile(np.arange(64, dtype=np.uint16)*60, (64, 1))

@@ -29,7 +29,7 @@ from .report_tables import read_reports
 from .reports import clean_report, plain_reports
 from .rules import keyword_labels, rule_labels
 from ..data.guard import tie_groups
-from ..data.runs import OpenRun, require_new_folder, write_text
+from ..data.runs import OpenRun, require_new_folder, say_progress, write_text
 from ..errors import InputError
 
 # %% ../../nbs/annotation/annotate.ipynb #34437e1b
@@ -38,11 +38,18 @@ def in_chunks(
     table, # frame or series
     chunk:int=5000, # rows at once
     jobs:int=2, # processes
+    what:str='reports read', # what is done, for the progress line
 )->pd.DataFrame: # what `f` returned, in order
     "`f` over slices of `table`, concatenated"
     parts = [table.iloc[o:o+chunk] for o in range(0, max(len(table), 1), chunk)]
-    if jobs == 1 or len(parts) == 1: return pd.concat([f(o) for o in parts])
-    return pd.concat(Parallel(n_jobs=jobs, pre_dispatch=jobs)(delayed(f)(o) for o in parts))
+    alone = jobs == 1 or len(parts) == 1
+    done = map(f, parts) if alone else Parallel(n_jobs=jobs, pre_dispatch=jobs,
+                                                return_as='generator')(delayed(f)(o) for o in parts)
+    res = []
+    for part in done:
+        res.append(part)
+        say_progress(f'{min(len(res)*chunk, len(table))} of {len(table)} {what}')
+    return pd.concat(res)
 
 # %% ../../nbs/annotation/annotate.ipynb #cc362d7e
 def text_and_rules(
@@ -82,6 +89,7 @@ def gather(
                          mend="add it, or say grouping='report': reports of one patient may then stand on both sides")
     read = in_chunks(text_and_rules, table.report, jobs=jobs)
     table = pd.concat([table.drop(columns='report'), read], axis=1).assign(expert=table.label.notna())
+    say_progress(f'looking for near-copies among {len(table)} reports')
     copies = near_duplicates(table.text, similarity)
     ties = [copies] if grouping == 'report' else [table.patient, copies]
     number = pd.Series(copies).map(pd.Series(copies).value_counts()).to_numpy()
@@ -120,6 +128,7 @@ def _learn(table, error, confidence, seed):
     if not len(held):
         raise InputError('no labelled report is left to test on', where='labelled reports',
                          mend='label some of validation or test')
+    say_progress(f'learning from {len(train)} reports')
     counter, groups = ngram_counter(least=3), train.group.to_numpy()
     annotator, model = fit_annotator(train.text, y[~test], groups, error, confidence, counter, seed)
     given = label_reports(annotator, held, evidence=0).assign(rule_label=held.rule_label, keyword=held.keyword)
@@ -154,7 +163,7 @@ def resolve_labels(
 def _label_rows(table, learned, jobs):
     "labels.csv: one row a report, with `learned` of `_learn`"
     annotator, _, tested, clash, held_out = learned
-    given = in_chunks(lambda o: label_reports(annotator, o), table[['text', 'remarks']], jobs=jobs)
+    given = in_chunks(lambda o: label_reports(annotator, o), table[['text', 'remarks']], 5000, jobs, 'reports labelled')
     rows = pd.concat([table[['key']], given, table[['group', 'copies', 'rule_label', 'rule_finding']]], axis=1)
     rows = rows.assign(split=np.where(table.group.isin(tested), 'test', 'train'),
                        label_source=np.where(table.expert, 'expert', 'report'))

@@ -11,6 +11,7 @@ __all__ = ['stored_pixels', 'packed_bits', 'chosen_window', 'apply_window', 'pad
 import numpy as np
 from PIL import Image
 
+from .decoders import decode_pixels
 from .dicom import check_image, claimed_size, photometric, read_dataset, safe_pydicom
 from ..errors import InputError
 
@@ -21,9 +22,7 @@ def stored_pixels(
 )->np.ndarray: # rows x columns, the integer dtype of the file
     "The stored values without overlay bits; `InputError` unless they are one gray image"
     ds.PhotometricInterpretation = photometric(ds) # pydicom knows capitals only
-    # pydicom 3.0.2 takes it that the lowest bits hold the value, wherever the high bit is
-    ds.pixel_array_options(correct_unused_bits=False)
-    px = ds.pixel_array
+    px = decode_pixels(ds)
     if px.ndim != 2: raise InputError('is no single gray image', mend='leave it out')
     allocated, stored = px.dtype.itemsize*8, int(ds.BitsStored)
     spare, high = allocated-stored, int(ds.get('HighBit') or stored-1)

@@ -25,6 +25,7 @@ from .identity import read_key
 from .journal import Conversion, convert_files, reread_names
 from .layouts import require_file
 from .likeness import like_pairs
+from .runs import say_progress
 from .studies import write_studies
 from .workers import check_workers, run_isolated
 from ..errors import InputError
@@ -141,7 +142,10 @@ def write_cases(
     files = [out/'cases'/f'{s}-{a}-{b}.{suffix}' for s,(a, b) in zip(cases['study'], views, strict=True)]
     todo = [(p, str(f), image_format) for p,f in zip(cases['path'], files, strict=True) if not f.exists()]
     done = run_isolated('radinet_nb.data.convert:join_views', todo, jobs, timeout)
-    lost = [what for _,ok,what in done if not ok]
+    lost = []
+    for n,(_, ok, what) in enumerate(done):
+        if not ok: lost.append(what)
+        if n % 50 == 0: say_progress(f'{n} of {len(todo)} cases joined')
     if lost:
         raise InputError(f'{len(lost)} cases cannot be joined, the first {lost[0]}', out,
                          'call ingest again: it completes what is there')

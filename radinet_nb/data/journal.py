@@ -100,7 +100,7 @@ def is_lasting(
 )->bool:
     "Whether the reason lies in the file, and not in the machine or the moment"
     machine = r'took longer|crashed|failed \(|vanished|cannot be opened|is no file|\((OS|IO|Memory|Permission)Error'
-    return not re.search(machine, reason)
+    return not re.search(machine+'|no decoder', reason)
 
 # %% ../../nbs/data/journal.ipynb #ba672997
 def _finished(known:dict, stamps:dict, out:Path, suffix:str)->dict: # code -> facts
@@ -157,7 +157,7 @@ def convert_files(
             done[code] = (what if ok else dict(reason=what)) | dict(stamp=stamps[code])
             journal.write(journal_line(code, done[code])); journal.flush()
             if progress: progress(n+1, len(todo))
-            if n % 50 == 0: say_progress(f'{n} of {len(todo)} files converted')
+            say_progress(f'{n} of {len(todo)} files converted')
     return {c: done[c] for c in codes}, names, gone
 
 # %% ../../nbs/data/journal.ipynb #1bdfce47

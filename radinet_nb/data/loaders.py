@@ -17,6 +17,7 @@ from fastai.data.load import DataLoader
 
 from .augmentation import MEAN, STD, augment, normalize
 from .cache import ImageCache
+from .shown_batches import Meaning, RowNumbers, ShownBatches, given_items
 from ..errors import InputError
 
 # %% ../../nbs/data/loaders.ipynb #194fec93
@@ -46,7 +47,7 @@ def shares(
     return list(zip(edges, edges[1:], strict=False))[rank::world]
 
 # %% ../../nbs/data/loaders.ipynb #61c8e0db
-class CacheLoader(DataLoader):
+class CacheLoader(ShownBatches, DataLoader):
     "Batches of (image, class index) from an `ImageCache`, on the device, normalized"
     def __init__(self,
         images:np.ndarray, # (rows of the cache, h, w) uint8, memory-mapped
@@ -54,12 +55,14 @@ class CacheLoader(DataLoader):
         targets:np.ndarray, # class index of each
         batches:Batches=Batches(), # how they become batches
         training:bool=False, # shuffle and augment
+        meaning:Meaning=Meaning(), # what the rows are: fastai's calls that show ask
     ):
-        self.images, self.index, self.targets, self.batches, self.training = images, index, targets, batches, training
+        self.meaning, self.images, self.index = meaning, images, index
+        self.targets, self.batches, self.training = targets, batches, training
         self.augmentation, self.parts = batches.augmentation, batches.parts
         self.features, self.epoch, self.step = None, 0, 0
         whole = training and len(index) > batches.batch_size
-        super().__init__(range(len(index)), bs=batches.batch_size, shuffle=training, num_workers=batches.workers,
+        super().__init__(RowNumbers(len(index)), bs=batches.batch_size, shuffle=training, num_workers=batches.workers,
                          drop_last=whole, device=torch.device(batches.device or 'cpu'), pin_memory=False)
         self.rng = random.Random(batches.seed)
     def create_batches(self, samps):
@@ -77,12 +80,17 @@ class CacheLoader(DataLoader):
         self.part, self.step = self.step % self.parts, self.step + 1
         if x.ndim == 2: return x, y
         seed = (self.batches.seed*1000003 + self.epoch)*100003 + (self.step - 1)//self.parts + 1
-        if self.training: x = augment(x, torch.Generator().manual_seed(seed), self.augmentation, part=self.part_rows)
-        return normalize(x, self.batches.mean, self.batches.std), y
+        if self.training or self.dataset.as_training:
+            x = augment(x, torch.Generator().manual_seed(seed), self.augmentation, part=self.part_rows)
+        x = normalize(x, self.batches.mean, self.batches.std)
+        return (x, y) if self.meaning.labelled else (x,)
     def __len__(self): return super().__len__()*self.parts
     def new(self, dataset=None, bs=None, shuffle=False, **kwargs):
         one = replace(self.batches, batch_size=bs or self.bs, workers=0, parts=1, rank=0, world=1)
-        return CacheLoader(self.images, self.index, self.targets, one, shuffle)
+        if dataset is None or isinstance(dataset, RowNumbers): # the same rows
+            return CacheLoader(self.images, self.index, self.targets, one, shuffle, self.meaning)
+        images, targets, meaning = given_items(dataset, self.images.shape[1:], self.meaning)
+        return CacheLoader(images, np.arange(len(images)), targets, one, shuffle, meaning)
 
 # %% ../../nbs/data/loaders.ipynb #1b6270bb
 def loader_of(
@@ -97,7 +105,9 @@ def loader_of(
     own = (studies.split == split).to_numpy()
     if not own.any(): raise InputError(f'the {split} split is empty', where=f'task {getattr(task, "name", "")}')
     targets = task.targets(studies) if hasattr(task, 'targets') else np.asarray(task)
-    return CacheLoader(cache.images, cache.rows_of(studies.path[own]), targets[own], batches, training)
+    classes = tuple(task.class_names(studies)) if hasattr(task, 'class_names') else ()
+    meaning = Meaning(classes, studies[own].reset_index(drop=True), task)
+    return CacheLoader(cache.images, cache.rows_of(studies.path[own]), targets[own], batches, training, meaning)
 
 # %% ../../nbs/data/loaders.ipynb #d718388a
 def dataloaders(

@@ -12,6 +12,7 @@ from math import inf
 
 import pandas as pd
 
+from ..data.runs import say_progress
 from ..errors import InputError
 from .confusion import COUNTS
 from .metrics_tables import interval_choices, read_table, unit_choices, unit_question
@@ -100,6 +101,7 @@ def _row_verdicts(rows, ways, questions, until):
     for row,question,way,key in zip(rows, questions, ways, asked, strict=True):
         if key in known: continue
         end = _row_end(until, left-len(known))
+        say_progress(f'{len(known)} of {left} rows searched')
         try: known[key] = dict(verdict='open', says=question) if question else row_verdict(row, way, end)
         except InputError as e: raise InputError(e.what, where=e.where or row['where'], mend=e.mend) from None
     return [known[o] for o in asked]

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Phase', 'paper_schedule', 'staged_schedule', 'lp_ft_schedule', 'summary', 'block_rates', 'plateau_of',
-           'ended_by_rule', 'fit_phase', 'fit_schedule']
+           'ended_by_rule', 'fit_phase', 'shows_progress', 'fit_schedule']
 
 # %% ../../nbs/learning/schedules.ipynb #4b118142
-from contextlib import nullcontext
+import os, sys
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from statistics import median
 
@@ -181,6 +182,18 @@ def fit_phase(
         if phase.policy == 'one_cycle': learn.fit_one_cycle(phase.epochs, lr_max=np.array(rates), cbs=cbs)
         else: learn.fit(phase.epochs, lr=rates, cbs=cbs)
 
+# %% ../../nbs/learning/schedules.ipynb #5c4ed002
+def shows_progress(
+    out=None, # where output goes; None: stdout
+)->bool:
+    "Whether somebody looks on"
+    if 'RADINET_PROGRESS' in os.environ: return False # a run of papermill, or a command that says how far it is
+    out, ipython = out or sys.stdout, sys.modules.get('IPython')
+    shell = ipython.get_ipython() if ipython else None
+    if type(shell).__name__ != 'ZMQInteractiveShell': return bool(getattr(out, 'isatty', bool)())
+    # a kernel that papermill or nbconvert has started has nobody to ask
+    return bool(getattr(getattr(shell, 'kernel', None), '_allow_stdin', False))
+
 # %% ../../nbs/learning/schedules.ipynb #bb9917cb
 def fit_schedule(
     learn:Learner, # as `make_learner` makes it; gets `epoch_seconds`, the median of each phase
@@ -190,7 +203,9 @@ def fit_schedule(
 )->pd.DataFrame: # the history, one row an epoch
     "Train phase by phase, each with a fresh optimizer, and end on the weights of the lowest validation loss"
     history = History(sum(o.epochs for o in schedule))
-    with learn.no_bar(), learn.no_logging():
+    with ExitStack() as quiet:
+        if not shows_progress():
+            for silent in learn.no_bar(), learn.no_logging(): quiet.enter_context(silent)
         try:
             for i, phase in enumerate(schedule): fit_phase(learn, phase, history, checkpoint, i, cache_features)
         # fastai puts a line of its own before it

@@ -17,7 +17,7 @@ from ..analysis.decisions import aggregate, choose_threshold
 from ..analysis.metrics import evaluate
 from ..analysis.multiclass import evaluate_classes
 from ..data.cache import ImageCache
-from ..data.runs import Run, load_run, require_new_folder, write_text
+from ..data.runs import Run, load_run, require_new_folder, say_progress, write_text
 from ..data.tables import interval_text, markdown_table
 from ..errors import InputError
 from ..learning.weights import network_from_weights
@@ -27,9 +27,12 @@ from .folder import read_config, write_model
 def unit_of(
     run:Run, # a stage's run
 )->str: # `pair` or `view`
-    "Whether a run was trained on pairs of views or on single ones; `InputError` where its predictions hold both"
-    views = set(run.predictions['view'])
+    "Whether a run was trained on pairs of views or on single ones, as it says; `InputError` where it does not"
+    if run.params.get('unit') in ('pair', 'view'): return run.params['unit']
+    views, shape = set(run.predictions['view']), run.record.get('shape')
     if 'pair' in views and len(views) > 1:
+        # an image of two exposures has the view `pair` in some collections, and is one image all the same
+        if shape: return 'pair' if shape[1] == 2*shape[0] else 'view'
         raise InputError('the run was tested on pairs and on single views', where=run.folder,
                          mend='export a run of one kind')
     return 'pair' if views == {'pair'} else 'view'
@@ -252,6 +255,7 @@ def export_run(
         raise InputError('this run left no trained network with predictions', where=folder,
                          mend='name the run of a stage')
     require_new_folder(out)
+    say_progress('evaluating the test split')
     threshold, table = evaluate_run(run, rule, resamples)
     part = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(part, ignore_errors=True)

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from ..data.cache import build_cache, pair_views
-from ..data.runs import read_json, write_json
+from ..data.runs import read_json, say_progress, write_json
 from ..data.schema import body_parts
 from ..errors import InputError
 from ..learning.networks import Network
@@ -225,7 +225,10 @@ def probabilities(
     device = next(network.parameters()).device
     batches = [np.ascontiguousarray(images[i:i + batch_size]) for i in range(0, len(images), batch_size)]
     inputs = (network.normalize(torch.from_numpy(o).to(device)) for o in batches)
-    parts = [network(x).float().softmax(1).cpu() for x in inputs]
+    parts = []
+    for x in inputs:
+        parts.append(network(x).float().softmax(1).cpu())
+        say_progress(f'{min(len(parts)*batch_size, len(images))} of {len(images)} cases judged')
     p = torch.cat(parts).numpy().astype('float64')
     if not np.isfinite(p).all():
         raise InputError('the network gives probabilities that are no numbers', network.backbone)

@@ -24,7 +24,7 @@ from ..data.cache import build_cache
 from ..data.workers import check_workers, run_isolated
 from ..data.files import file_table
 from ..data.identity import read_key
-from ..data.runs import require_new_folder
+from ..data.runs import require_new_folder, say_progress
 from ..errors import InputError
 from ..learning.devices import best_device
 from .folder import by_study, cases_for, probabilities, read_cases
@@ -139,6 +139,7 @@ def draw_overlays(
     with TemporaryDirectory(prefix='radinet-') as large: # images that are large enough to look at
         cache = build_cache(res.cases, Path(large)/'cache', max(side, config['shape'][0]), jobs=jobs)
         for i, case in enumerate(res.cases.itertuples()):
+            if i % 8 == 0: say_progress(f'{i} of {len(names)} pictures drawn')
             if i % 32 == 0: heat = heat_maps(network, res.images[i:i + 32], classes[i:i + 32])
             image = cache[cache.rows_of([case.path])][0]
             if (case.burned_in and not public) or text.get(i): names[i] = 'none: text seems to be burned in'

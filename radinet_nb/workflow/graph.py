@@ -8,6 +8,7 @@ __all__ = ['Node', 'Graph', 'check_asked']
 # %% ../../nbs/workflow/graph.ipynb #d076fb13
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from fastcore.basics import patch, patch_to
@@ -26,6 +27,11 @@ class Node:
     params: dict # name to value
     parents: dict = field(default_factory=dict) # parameter to the id, or list of ids, of runs that it reads
     page: bool = False # rendered as a page when it has run
+
+    @cached_property
+    def text(self)->str:
+        "What it runs, with what, and what it reads: two nodes of one text are the same run"
+        return json.dumps((self.notebook, self.params, self.parents), sort_keys=True, default=str)
 
     def before(self)->list[str]:
         "Ids of the nodes that must be finished first"
@@ -104,9 +110,8 @@ def _add(g, node)->str:
 def _same_step(nodes, path, params, reads)->str: # id; empty: there is none
     "A run of the same step with the same parameters and parents"
     if path.parent != checkout()/'nbs'/'steps': return ''
-    def text(*parts): return json.dumps(parts, sort_keys=True, default=str)
-    wanted = text(str(path), params, reads)
-    return next((id for id, node in nodes.items() if text(node.notebook, node.params, node.parents) == wanted), '')
+    wanted = Node('', str(path), params, reads).text
+    return next((id for id, node in nodes.items() if node.text == wanted), '')
 
 # %% ../../nbs/workflow/graph.ipynb #5355876a
 @patch_to(Graph)

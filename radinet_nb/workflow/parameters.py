@@ -8,8 +8,9 @@ __all__ = ['KINDS', 'BOUNDS', 'COUNTS', 'Parameter', 'notebook_parameters', 'is_
 
 # %% ../../nbs/workflow/parameters.ipynb #0fa2195f
 import ast, math, re
-from importlib import import_module
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 
 from ..data.notebooks import nearest
@@ -31,6 +32,13 @@ def notebook_parameters(
     notebook:str|Path, # path of an .ipynb
 )->dict[str,Parameter]: # by name
     "The parameters that a notebook declares in the cell tagged `parameters`; `InputError` where there is no such cell"
+    try: about = Path(notebook).stat()
+    except OSError: return _declared(notebook)
+    return dict(_declared(notebook, about.st_mtime_ns, about.st_size)) # a graph asks for each of its runs
+
+@lru_cache(maxsize=256)
+def _declared(notebook, *stamp)->dict:
+    "What `notebook_parameters` returns, read once for each state of the file"
     cells = [cell for cell in read_json(notebook)['cells'] if 'parameters' in cell['metadata'].get('tags', [])]
     if not cells:
         raise InputError('no cell is tagged parameters', where=notebook, mend='tag the cell that declares them')
