@@ -149,7 +149,8 @@ def memory(args, sizes):
     slope = (found[high] - found[low])/((high**2 - low**2)*args.batch/1e6) if high > low else None
     rises = slope is not None and slope > 0 and not args.tiny # a tiny step hides below what the imports took
     at_1024 = None if not rises else round((found[high] + slope*(1024**2*32 - high**2*args.batch)/1e6)/1024, 1)
-    return dict(peak_mib=found, mib_a_megapixel_and_image=round(slope, 1) if rises else None, gib_at_1024_batch_32=at_1024)
+    slope = round(slope, 1) if rises else None
+    return dict(peak_mib=found, mib_a_megapixel_and_image=slope, gib_at_1024_batch_32=at_1024)
 
 
 def main():

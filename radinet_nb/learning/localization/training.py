@@ -305,6 +305,7 @@ def localization_facts(
     return dict(
         name=one.name, task='map', method=one.method, settings=asdict(method), fold=one.fold, folds=one.folds,
         classes=['none', 'fracture'], shape=list(data.cache.shape), stride=STRIDE, epochs=len(history),
-        best_epoch=int(best), chosen_by='highest validation AUROC, among equals the highest FROC', best_epoch_by_froc=int(by_froc),
+        best_epoch=int(best), chosen_by='highest validation AUROC, among equals the highest FROC',
+        best_epoch_by_froc=int(by_froc),
         rows=rows.split.value_counts().to_dict(), roles=data.roles[data.roles != ''].value_counts().to_dict(),
         grouping=sorted(rows.grouping.unique()), learns_from=method.source)
