@@ -53,6 +53,7 @@ class Localization:
     network:LocalizerSpec = LocalizerSpec() # what is trained
     method:str = 'dynamic_sharpening' # key of `learning.localization.names.METHODS`
     settings:dict|None = None # fields of the method
+    train_share:float = 1. # of the training groups that is learned from
     boxes:float = 0.1 # share of the groups of positives whose boxes are kept
     negatives:float = 0.37 # share of the groups of negatives that stand beside them
     epochs:int = 30 # passes over all training images
