@@ -126,13 +126,14 @@ def break_chest(
     seed:int=0, # of the fractures
     most:int=4, # fractures; ribs break in rows
     severity:float=1., # multiplies every distance that makes a fracture visible
+    clavicles:float=.35, # chance that it is the clavicle, which no lung lies behind: seen best at few pixels
 )->list: # names of the broken bones
     "A broken clavicle, or neighboring ribs broken at the side; raises InputError where `most` is below one"
     if most<1: raise InputError(f'{most} fractures', where='most', mend='ask for one or more')
     rng = np.random.default_rng([seed, 72])
     here, side = {o.name:o for o in chest.bones}, ('right','left')[int(rng.integers(2))]
     names = [f'{side} clavicle']
-    if rng.uniform()>.35:
+    if rng.uniform()>clavicles:
         first, n = int(rng.integers(3, 8)), int(rng.integers(1, most+1))
         at = int(rng.integers(2, 7)) # chords from the spine
         names = [f'{side} rib {k}.{at}' for k in range(first, min(first+n, 11))]
@@ -149,6 +150,7 @@ def chest_view(
     pixels:int=256, # side
     fractured:bool=True, # with fractures
     severity:float=1., # of them
+    clavicles:float=.35, # as in `break_chest`
 )->tuple: # image from 0 to 1, list of boxes, age, sex
     "One chest radiograph of an adult, and where it is broken"
     rng = np.random.default_rng([seed, 73])
@@ -158,7 +160,7 @@ def chest_view(
         shift=rng.normal(0,.015,2), zoom=rng.uniform(.95,1.06))
     ex = Exposure(photons=rng.uniform(3e4,9e4), scatter=rng.uniform(.1,.2), blur=rng.uniform(.5,.8)*pixels/256+.2,
         gain=rng.uniform(.9,1.1), curve=rng.uniform(.9,1.15), seed=int(rng.integers(2**31)))
-    if fractured: break_chest(chest, seed, severity=severity)
+    if fractured: break_chest(chest, seed, severity=severity, clavicles=clavicles)
     return radiograph(chest, cam, ex, 'R', (.05,.06)), fracture_box(chest, cam), age, sex
 
 # %% ../../nbs/synthetic/chest.ipynb #9b1474b0
@@ -170,6 +172,7 @@ def write_chests(
     fractured:float=.5, # share of broken chests
     boxed:float=.25, # share of the broken whose boxes are written; the others have a label only
     severity:float=1., # of the fractures
+    clavicles:float=.35, # share of them that are of a clavicle
 )->pd.DataFrame: # patient, age, sex, label, boxes, path
     "Write PNG files and chests.csv: few with boxes, many with a label; raises InputError for a folder in use"
     out = Path(out)
@@ -179,7 +182,7 @@ def write_chests(
     rng, rows = np.random.default_rng([seed, 74]), []
     for k in range(patients):
         sick, with_boxes = bool(rng.uniform()<fractured), bool(rng.uniform()<boxed)
-        im, boxes, age, sex = chest_view(seed*1_000_003+k, pixels, sick, severity)
+        im, boxes, age, sex = chest_view(seed*1_000_003+k, pixels, sick, severity, clavicles)
         Image.fromarray(np.round(im*255).astype(np.uint8)).save(out/f'C{k:05d}.png')
         rows.append(dict(patient=f'C{k:05d}', age=age, sex=sex, label=int(sick),
             boxes=json.dumps(boxes) if with_boxes or not sick else None, path=f'C{k:05d}.png'))
