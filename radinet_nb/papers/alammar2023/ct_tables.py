@@ -13,7 +13,7 @@ from ...analysis.decisions import choose_threshold
 from ...analysis.seeds import compare_seeds, evaluate_seeds
 from ...analysis.significance import adjust
 from ...errors import InputError
-from .robustness_tables import GENERAL, SAME_DOMAIN, start_name_of
+from .robustness_tables import GENERAL, SAME, start_name_of
 
 # %% ../../../nbs/papers/alammar2023/ct_tables.ipynb #c0f30007
 def slice_predictions(
@@ -58,7 +58,7 @@ def ct_levels(
 # %% ../../../nbs/papers/alammar2023/ct_tables.ipynb #c0f3000b
 def ct_table(
     tasks:dict, # what the slices are to the runs of both starts; the fracture task first
-    model:str=SAME_DOMAIN, # minus
+    model:str=SAME, # minus
     other:str=GENERAL, # the other
     **sampling, # of `compare_seeds`
 )->pd.DataFrame: # collection, model, other, metric, a, b, difference, low, high, p, p_holm, seeds, n, note

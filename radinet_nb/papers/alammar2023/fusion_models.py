@@ -15,6 +15,7 @@ from ...learning.fitted import CLASSIFIERS
 from ...learning.fusion import FUSIONS
 from .cells import best_on_validation, fused_model, mean_model, model_of
 from .fusion_tables import FUSED, SINGLE, cell_name
+from .starts import SAME_DOMAIN
 
 # %% ../../../nbs/papers/alammar2023/fusion_models.ipynb #e11a0006
 CLASSICAL, MEAN = 'one network, classical classifier', 'mean of the networks'
@@ -86,7 +87,7 @@ def start_models(
 def control_models(
     data:TargetData, # of one target
     choices:Choices=Choices(), # the first fusion is used
-    start:str='radiographs', # of the backbone that is fused with itself
+    start:str=SAME_DOMAIN, # of the backbone that is fused with itself
     backbone:str='', # which one that is; empty: none
 )->list[SimpleNamespace]: # models
     "Fused controls; those of which the features are not there are left out"

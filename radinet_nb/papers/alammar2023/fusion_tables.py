@@ -15,12 +15,13 @@ import pandas as pd
 from ...analysis.seeds import compare_seeds
 from ...analysis.significance import adjust
 from ...data.tables import interval_text
+from .starts import SAME_DOMAIN
 from ...results.performance import by_model, members_of
 
 # %% ../../../nbs/papers/alammar2023/fusion_tables.ipynb #c11a0006
 IMAGE_METRICS = 'accuracy', 'f1', 'kappa', 'auc'
 SINGLE, FUSED = 'single network', 'fused'
-ARMS = 'radiographs', 'general > radiographs' # what may stand for the same domain
+ARMS = SAME_DOMAIN, 'radiographs' # what may stand for the same domain
 
 def cell_name(
     start:str, # of the networks
@@ -94,7 +95,7 @@ def effect_verdict(
 def two_by_two_text(
     table:pd.DataFrame, # of `two_by_two`, of one target
     metric:str='auc', # by which it is decided
-    arm:str='radiographs', # the start that stands for the same domain
+    arm:str=SAME_DOMAIN, # the start that stands for the same domain
 )->str: # one sentence
     "Does the domain, the fusion, both or neither gain?"
     domain, fusion = (effect_verdict(table, arm, o, metric) for o in ('domain', 'fusion'))

@@ -10,7 +10,7 @@ __all__ = ['general_starts', 'source_trainings', 'wanted_trainings', 'target_tra
 from ...data.notebooks import nearest
 from ...errors import InputError
 from .further_runs import ct_run, robustness_run
-from .starts import START_CHAINS, start_key, training_parameters
+from .starts import SAME_DOMAIN, START_CHAINS, start_key, training_parameters
 
 # %% ../../../nbs/papers/alammar2023/graph.ipynb #31f01ca1
 def general_starts(
@@ -53,7 +53,7 @@ def wanted_trainings(
     if control.get('backbone') not in backbones:
         raise InputError(f'no backbone is called {control.get("backbone")!r}', 'ensemble.backbone',
                          f'did you mean {nearest(str(control.get("backbone")), backbones)}?')
-    return wanted + [(control['backbone'], start, seed, seeds[0]) for start in control.get('starts', ['radiographs'])
+    return wanted + [(control['backbone'], start, seed, seeds[0]) for start in control.get('starts', [SAME_DOMAIN])
                      for seed in control.get('seeds', []) if seed not in seeds]
 
 # %% ../../../nbs/papers/alammar2023/graph.ipynb #31f01ca6
