@@ -901,6 +901,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'radinet_nb.cli.complete_item': ('cli.html#complete_item', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.complete_profile': ('cli.html#complete_profile', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.doctor_command': ('cli.html#doctor_command', 'radinet_nb/cli.py'),
+                                'radinet_nb.cli.front_page': ('cli.html#front_page', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.main': ('cli.html#main', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.new_paper_command': ('cli.html#new_paper_command', 'radinet_nb/cli.py'),
                                 'radinet_nb.cli.parameters_command': ('cli.html#parameters_command', 'radinet_nb/cli.py'),
