@@ -23,7 +23,9 @@ DASHES = ('-', (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 
 LABELS = dict(accuracy='Accuracy', balanced_accuracy='Balanced accuracy', f1='F1', macro_f1='Macro F1',
               kappa="Cohen's κ", auc='AUC', calibration_error='Calibration error',
               precision='Precision', recall='Recall',
-              specificity='Specificity', npv='NPV', average_precision='Average precision', brier='Brier score')
+              specificity='Specificity', npv='NPV', average_precision='Average precision', brier='Brier score',
+              auroc='AUROC', froc='FROC score', ap50='AP50', ap10='AP10', afroc='AFROC', wafroc='Weighted AFROC',
+              afroc1='AFROC1') | {'recall_at_0.1_fp': 'Recall at 0.1 FP'}
 
 # %% ../../nbs/results/figures.ipynb #259891f4
 @contextmanager

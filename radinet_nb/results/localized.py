@@ -26,7 +26,7 @@ from ..errors import InputError
 class Localized(NamedTuple):
     "What one training found on one split"
     model: str # its name in tables
-    training: str # fold and seed, such as `0.1`
+    training: str # such as `fold 0, seed 1`
     frame: pd.DataFrame # predictions, one row an image
     maps: list # of each image: probabilities (h, w)
     truths: list # of each image: lesion boxes (l, 4) in cells of the map
@@ -36,9 +36,9 @@ class Localized(NamedTuple):
 # %% ../../nbs/results/localized.ipynb #320c31d7
 def fold_and_seed(
     run:Run, # of a localization
-)->str: # fold and seed, such as `0.1`
+)->str: # such as `fold 0, seed 1`
     "Which training of its model a run is"
-    return f"{run.record.get('fold', 0)}.{run.record.get('seed', 0)}"
+    return f"fold {run.record.get('fold', 0)}, seed {run.record.get('seed', 0)}"
 
 def _read_maps(run, predictions)->np.ndarray: # (rows, h, w), memory-mapped
     "The maps of a run; `InputError` where they are not those of its predictions"

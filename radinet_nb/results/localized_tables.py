@@ -17,7 +17,9 @@ from ..analysis.froc_steps import counts_at
 from ..analysis.joint_draws import difference_of_drawn, draw_jointly, mean_of_drawn
 from ..analysis.significance import adjust
 from ..errors import InputError
+from .figures import LABELS
 from .localized import FROC_SCORES, SCORES, Localized, score_statistic
+from .verdicts import LEAST_SEEDS
 
 # %% ../../nbs/results/localized_tables.ipynb #15bdcc62
 def draw_scores(
@@ -95,16 +97,18 @@ def gain_sentence(
     others:list, # over which
     metric:str='froc', # in what
 )->str:
-    "Whether a model gains over others; undecided where an interval contains 0"
+    "Whether a model gains over others; undecided where an interval contains 0, and with fewer than three trainings"
     said = []
     for other in others:
         rows = differences[(differences.model==model) & (differences.other==other) & (differences.metric==metric)]
         if not len(rows): said.append(f'not run against {other}'); continue
         o = rows.iloc[0]
         word = 'gains over' if o.low>0 else 'loses against' if o.high<0 else 'is undecided against'
+        if o.seeds<LEAST_SEEDS: word = 'is undecided against'
         few = '' if o.seeds>=3 else f', {o.seeds:.0f} training{"" if o.seeds==1 else "s"} each'
-        said.append(f'{word} {other} ({o.difference:+.3f}, {o.low:+.3f} to {o.high:+.3f}{few})')
-    return f'{model}, by {metric}: {"; ".join(said)}.'
+        interval = 'no interval' if np.isnan(o.low) else f'{o.low:+.3f} to {o.high:+.3f}'
+        said.append(f'{word} {other} ({o.difference:+.3f}, {interval}{few})')
+    return f'{model}, by {LABELS.get(metric, metric)}: {"; ".join(said)}.'
 
 # %% ../../nbs/results/localized_tables.ipynb #be92a934
 def curves_table(
