@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 JUDGED = {
     'cuda-toolkit': 'names the CUDA libraries of NVIDIA that torch wants, and holds no code',
     'docutils': 'public domain and BSD; the GPL is that of an Emacs mode, which no wheel holds',
+    'mlcroissant': 'Apache-2.0 in its repository; its metadata names no licence',
     'numpy': 'BSD; its wheels hold libgfortran, under the GPL with the runtime exception',
     'scipy': 'BSD; its wheels hold libgfortran, under the GPL with the runtime exception'}
 # extras that nobody needs: they are named for what they are
