@@ -12,6 +12,7 @@ from nbdev.doclinks import nbglob
 from PIL import Image
 
 from radinet_nb.data.notebooks import checkout
+from radinet_nb.data.runs import write_text
 from radinet_nb.workflow.warm import WarmProcess, ask_warm
 
 ROOT = checkout()
@@ -25,9 +26,14 @@ sys.exit(not test_nb(sys.argv[2], basepath='.', save=True)[0])
 '''
 #: what a reader of the repository can see, the first that there is
 SHOWN = ('image/png', 'text/html', 'text/markdown', 'text/plain')
-WIDEST, MOST, MOST_LINES = 900, 200_000, 40 # pixels, characters of one output, lines of a printed one
+WIDEST, MOST, MOST_LINES = 700, 120_000, 40 # pixels, characters of one output, lines of a printed one
 #: what differs from one run, or one machine, to the next
 PRIVATE = re.compile(r'(?<![\w.])/(?:tmp|home|root|work|Users|var)/|\bat 0x[0-9a-f]{6,}')
+
+
+def is_private(text):
+    "A text that names a place of this machine, or that no file can hold"
+    return bool(PRIVATE.search(text)) or text != text.encode('utf-8', 'ignore').decode()
 
 
 def lessons():
@@ -37,12 +43,12 @@ def lessons():
 
 
 def small_picture(encoded):
-    "A PNG at most `WIDEST` pixels wide, in 128 colors"
+    "A PNG at most `WIDEST` pixels wide, in 64 colors"
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
         image = image.convert('RGB')
         if image.width > WIDEST: image = image.resize((WIDEST, round(image.height*WIDEST/image.width)), Image.LANCZOS)
         file = io.BytesIO()
-        image.quantize(128).save(file, 'PNG', optimize=True)
+        image.quantize(64).save(file, 'PNG', optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -52,14 +58,14 @@ def kept_output(output):
         if output['name'] != 'stdout': return None
         lines = ''.join(output['text']).splitlines(True)
         text = ''.join(lines[:MOST_LINES]) + ('...\n' if len(lines) > MOST_LINES else '')
-        return None if PRIVATE.search(text) or not text.strip() else output | dict(text=text.splitlines(True))
+        return None if is_private(text) or not text.strip() else output | dict(text=text.splitlines(True))
     if output['output_type'] not in ('display_data', 'execute_result'): return None
     kind = next((o for o in SHOWN if o in output['data']), '')
     names = {kind, 'text/plain'} if kind != 'image/png' else {kind}
     data = {o: output['data'][o] for o in output['data'] if o in names}
     if kind == 'image/png': data = {kind: small_picture(data[kind])}
     text = json.dumps(data)
-    if not kind or len(text) > MOST or PRIVATE.search(text if kind != 'image/png' else ''): return None
+    if not kind or len(text) > MOST or kind != 'image/png' and is_private(text): return None
     return dict(output_type='display_data', data=data, metadata={})
 
 
@@ -71,7 +77,7 @@ def keep_outputs(path, executed):
         if cell['cell_type'] != 'code': continue
         cell['outputs'] = [o for o in map(kept_output, outputs[cell['id']]) if o]
     text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n'
-    if text != path.read_text(encoding='utf-8'): path.write_text(text, encoding='utf-8')
+    if text != path.read_text(encoding='utf-8'): write_text(path, text)
 
 
 def main(paths):
