@@ -83,6 +83,7 @@ def discriminant_arrays(
     offsets = np.log(share) - .5*(means*lines).sum(1)
     return dict(coef=lines[1] - lines[0], intercept=offsets[1:] - offsets[:1])
 
+# %% ../../nbs/learning/fitted.ipynb #028b235c
 def fitted_arrays(
     name:str, # one of `CLASSIFIERS`
     model, # it, fitted to classes 0 and 1
@@ -103,6 +104,7 @@ def fitted_arrays(
     first = np.log(code.mean()/(1 - code.mean()))
     return tree_arrays(trees, [model.learning_rate*o.value[:, 0, 0] for o in trees]) | dict(first=np.array([first]))
 
+# %% ../../nbs/learning/fitted.ipynb #947359cd
 def fit_arrays(
     name:str, # one of `CLASSIFIERS`
     X:np.ndarray, # (rows, features)

@@ -83,6 +83,7 @@ def in_evaluation(
     finally:
         for m, o in before: m.training = o
 
+# %% ../../../nbs/learning/localization/teaching.ipynb #ba87bc3a
 class Teach(Callback):
     "Draw the maps that weak images learn from, and tell the method how the positives score"
     order = 20 # half precision begins at 10
@@ -159,6 +160,7 @@ def epoch_scores(
     "Validation AUROC, and where two epochs have the same one, FROC: few validation images give many ties"
     return [-1. if np.isnan(row[k]) else float(row[k]) for k in ('valid_auroc', 'valid_froc')]
 
+# %% ../../../nbs/learning/localization/teaching.ipynb #6b5e7474
 class MapHistory(Callback):
     "One row an epoch in `rows`, and in `best` the weights of the highest validation AUROC"
     order = 59

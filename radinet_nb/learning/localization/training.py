@@ -92,6 +92,7 @@ RENAMED_PARAMETERS = {'source': 'start'}
 NETWORK_FIELDS = {'backbone': 'backbone', 'channels': 'channels', 'prior': 'prior', 'input_mean': 'mean',
                   'input_std': 'std'}
 
+# %% ../../../nbs/learning/localization/training.ipynb #dc2f415b
 def localization_from_parameters(
     params:dict, # flat, as a notebook records them
 )->Localization:
@@ -206,6 +207,7 @@ def draw_maps(
         parts = [method.maps(network(x)).float().cpu() for x, _ in loader]
     return torch.cat(parts).numpy()
 
+# %% ../../../nbs/learning/localization/training.ipynb #9c84ccd5
 def box_rows(
     rows:pd.DataFrame, # of the predictions, in their order
     cells:list, # boxes of each in cells of the map; None where they are not known
@@ -220,6 +222,7 @@ def box_rows(
     columns = ['row', 'path', 'x0', 'y0', 'x1', 'y1', 'width', 'height', *(['hardware'] if 'hardware' in rows else [])]
     return pd.DataFrame(found, columns=columns)
 
+# %% ../../../nbs/learning/localization/training.ipynb #87cc8c54
 def write_maps(
     run:OpenRun, # being written
     one:Localization, # what was trained

@@ -25,6 +25,7 @@ def false_alarms(
     inside = (centre[:, None] >= boxes[None, :, :2]) & (centre[:, None] <= boxes[None, :, 2:])
     return int((~inside.all(2).any(1)).sum())
 
+# %% ../../../nbs/learning/localization/validation.ipynb #72ad3375
 def centre_values(
     found:np.ndarray, # (h, w) map
     boxes:np.ndarray, # (k, 4) in cells of the map
@@ -33,6 +34,7 @@ def centre_values(
     at = [np.clip((boxes[:, i] + boxes[:, i + 2])/2, 0, found.shape[1 - i] - 1).astype(int) for i in (0, 1)]
     return found[at[1], at[0]]
 
+# %% ../../../nbs/learning/localization/validation.ipynb #16038c4f
 def quick_thresholds(
     maps:np.ndarray, # (n, h, w)
     centres:np.ndarray, # values at the centres of all boxes
@@ -41,6 +43,7 @@ def quick_thresholds(
     levels = [np.quantile(o, np.linspace(0, 1, n)) for o, n in ((maps.max((1, 2)), 41), (centres, 21)) if len(o)]
     return np.unique(np.concatenate(levels))[::-1]
 
+# %% ../../../nbs/learning/localization/validation.ipynb #cae593ec
 def quick_froc(
     maps:np.ndarray, # (n, h, w) probabilities
     boxes:list, # (k, 4) of each image in cells of the map; None where they are not known
