@@ -2453,6 +2453,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                            'radinet_nb/learning/localization/teaching.py'),
                                                            'radinet_nb.learning.localization.teaching.MapLoss.__init__': ( 'learning/localization/teaching.html#maploss.__init__',
                                                                                                                            'radinet_nb/learning/localization/teaching.py'),
+                                                           'radinet_nb.learning.localization.teaching.MapLoss.learned': ( 'learning/localization/teaching.html#maploss.learned',
+                                                                                                                          'radinet_nb/learning/localization/teaching.py'),
                                                            'radinet_nb.learning.localization.teaching.MapLoss.shown': ( 'learning/localization/teaching.html#maploss.shown',
                                                                                                                         'radinet_nb/learning/localization/teaching.py'),
                                                            'radinet_nb.learning.localization.teaching.MapLoss.taught': ( 'learning/localization/teaching.html#maploss.taught',

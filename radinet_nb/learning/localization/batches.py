@@ -60,18 +60,20 @@ class MapLoader(DataLoader):
         rows:MapRows, # of one split
         batches:Batches=Batches(), # how they become batches
         training:bool=False, # shuffle and augment
+        at:torch.Tensor|None=None, # (n,) int64, which of the rows; None: all
     ):
         self.rows, self.batches, self.training, self.epoch, self.step = rows, batches, training, 0, 0
-        whole = training and len(rows) > batches.batch_size
-        super().__init__(range(len(rows)), bs=batches.batch_size, shuffle=training, num_workers=0, drop_last=whole,
+        self.at = torch.arange(len(rows)) if at is None else at
+        whole = training and len(self.at) > batches.batch_size
+        super().__init__(range(len(self.at)), bs=batches.batch_size, shuffle=training, num_workers=0, drop_last=whole,
                          device=torch.device(batches.device or 'cpu'), pin_memory=False)
         self.rng, self.pixels = random.Random(batches.seed), rows.images.shape[1]
     def create_batches(self, samps):
         for chunk in self.chunkify(samps):
-            o = torch.tensor(chunk)
+            o = self.at[torch.tensor(chunk)]
             known = dict(row=o, role=self.rows.roles[o], label=self.rows.labels[o], known=self.rows.known[o],
                          boxes=self.rows.boxes[o])
-            yield torch.from_numpy(self.rows.images[self.rows.index[chunk]]), known
+            yield torch.from_numpy(self.rows.images[self.rows.index[o.numpy()]]), known
     def before_iter(self): self.step = 0; self.epoch += 1
     def after_batch(self, b):
         (x, known), o = b, self.batches
@@ -85,16 +87,19 @@ class MapLoader(DataLoader):
             maps, x = maps.to(x.device), augment(x, torch.Generator().manual_seed(seed), strength)
         mask = box_masks(known['boxes'], maps, self.pixels, self.pixels//STRIDE)
         return normalize(x, o.mean, o.std), dict(mask=mask, maps=maps, plain=plain) | known
-    def new(self, dataset=None, bs=None, shuffle=False, **kwargs): return MapLoader(self.rows, self.batches, shuffle)
+    def new(self, dataset=None, bs=None, shuffle=False, **kwargs):
+        return MapLoader(self.rows, self.batches, shuffle, self.at)
 
 # %% ../../../nbs/learning/localization/batches.ipynb #c5c11437
 def map_loaders(
     train:MapRows, # training rows
     valid:MapRows, # validation rows
     batches:Batches, # how they become batches
+    learned:torch.Tensor|None=None, # (n,) bool, which training rows the method learns from; None: all
 )->DataLoaders: # fastai's
     "Training batches (shuffled, augmented) and validation batches (neither)"
-    return DataLoaders(MapLoader(train, batches, training=True), MapLoader(valid, batches),
+    at = None if learned is None else learned.nonzero().flatten()
+    return DataLoaders(MapLoader(train, batches, training=True, at=at), MapLoader(valid, batches),
                        device=torch.device(batches.device or 'cpu'))
 
 def rows_where(

@@ -28,6 +28,7 @@ class Method:
     ema:float = 0. # decay of a moving average of the weights that teaches, is validated and kept; 0: the network itself
 
     boxes, labels, teaches, all_boxes, source = True, True, True, False, 'boxes'
+    every_image = False # learns from the label of every image, whatever its role
     m = t = a = float('nan') # of this epoch: median of the positives' scores, center and degree of sharpening
 
     def begin(self, epoch:int, epochs:int, m:float):
@@ -79,7 +80,7 @@ def activation_maps(
 @dataclass
 class ClassActivation(Method):
     "Labels of images only, and a class activation map (CheXNet with CAM)"
-    boxes, teaches, source = False, False, 'labels'
+    boxes, teaches, every_image, source = False, False, True, 'labels'
     def image_loss(self, logits, batch): return image_bce(logits.mean((1, 2)), batch['label'])
     def maps(self, logits): return activation_maps(logits)
 
@@ -90,7 +91,7 @@ class InstancePooling(Method):
     "Labels of images only, pooled from the cells of the map (multiple-instance learning)"
     pooling:str = 'lse' # one of `POOLINGS`: log-sum-exp (Pinheiro 2015), the best cell, or 'at least one cell'
     sharpness:float = 5. # of log-sum-exp: 0 is the mean, infinity the maximum
-    boxes, teaches, source = False, False, 'labels'
+    boxes, teaches, every_image, source = False, False, True, 'labels'
     def __post_init__(self):
         if self.pooling not in POOLINGS:
             raise InputError(f'{self.pooling!r} is unknown', 'pooling', f'write {", ".join(POOLINGS)}')
@@ -192,7 +193,7 @@ class CamSelfTraining(Method):
     "Class activation maps first; then, cut at a share of their maximum, the labels of maps"
     cut:float = 0.5 # share of the maximum above which a cell is a fracture
     first:float = 0.5 # share of the epochs before
-    activates = True
+    activates = every_image = True
     def begin(self, epoch, epochs, m): self.m, self.activates = m, epoch < self.switch(epochs)
     def switch(self, epochs): return min(max(round(self.first*epochs), 1), max(epochs - 1, 1))
     @property

@@ -38,14 +38,14 @@ class MapLoss:
         alpha_r:float=10., # weight of the cells in a box
         reduction:str='sum', # over cells
         direction:str='forward', # of the divergence
-        public_negatives:str='zero', # what methods that know their label make of them
+        public_negatives:str='zero', # what methods that know their label make of them; 'none': nobody learns from them
     ):
         if public_negatives not in PUBLIC_NEGATIVES:
             raise InputError(f'{public_negatives!r} is unknown', 'public_negatives', 'write zero or none')
         self.method, self.alpha_r, self.reduction, self.direction = method, alpha_r, reduction, direction
         self.public = public_negatives
         self.weights = class_weights(rows.labels[self.shown(rows.roles, True)])
-        self.image_weights = class_weights(rows.labels)
+        self.image_weights = class_weights(rows.labels[self.learned(rows.roles)])
     def shown(self, roles, boxes=None):
         "Which images have a known map for this method"
         zeros = self.public == 'zero' and self.method.labels and self.method.teaches
@@ -53,8 +53,12 @@ class MapLoss:
         return found & (self.method.boxes if boxes is None else boxes)
     def taught(self, roles):
         "Which images learn from the teacher's map"
-        found = (roles == WEAK) | ((roles == PUBLIC) & (not self.method.labels))
+        found = (roles == WEAK) | ((roles == PUBLIC) & (not self.method.labels and self.public != 'none'))
         return found & self.method.teaches
+    def learned(self, roles):
+        "Which images an epoch passes over: those that change anything, in any of its phases"
+        if not self.method.every_image: return self.shown(roles) | self.taught(roles)
+        return (roles != PUBLIC) | (self.public != 'none')
     def __call__(self, logits, batch):
         known = batch['known'] if (batch['role'] < 0).all() else self.shown(batch['role'])
         weights, label = self.weights.to(logits.device), batch['label']

@@ -141,8 +141,7 @@ def map_data(
     "Rows, roles and boxes of a localization; `InputError` where boxes are wrong or a part of the data lacks them"
     rows, seen, audit = audited_rows(one, studies, cache)
     method = method_named(one.method, **one.settings)
-    boxes, negatives = (1., 1.) if method.all_boxes else (one.boxes, one.negatives)
-    roles = draw_roles(rows, boxes, negatives, one.seed)
+    roles = draw_roles(rows, 1. if method.all_boxes else one.boxes, one.negatives, one.seed)
     check_roles(rows, roles, method.source == 'boxes')
     return MapData(rows, roles, framed_boxes(rows, sizes, cache.shape[0]), cache), seen, audit
 
@@ -158,8 +157,8 @@ def map_learner(
     scale = dict(mean=network.spec.mean, std=network.spec.std)
     batches = Batches(one.batch_size, seed=one.seed, device=device, augmentation=one.augmentation, **scale)
     train, valid = data.shown('train'), data.shown('valid')
-    dls = map_loaders(train, valid, batches)
     loss = MapLoss(method, train, one.alpha_r, one.reduction, one.direction, one.public_negatives)
+    dls = map_loaders(train, valid, batches, loss.learned(train.roles))
     adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(0.9, 0.999), eps=1e-8, weight_decay=one.weight_decay)
     teach = Teach(method, train, valid, batches, one.median_of, half)
     history = MapHistory(teach, data.cells('valid'), data.hidden())
