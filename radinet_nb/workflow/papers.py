@@ -28,6 +28,7 @@ class Item:
     kind: str = 'table' # `table` or `figure`
     shows: str = '' # one line for readers
     radiographs: bool = False # it shows radiographs: a real collection's are not kept in the tree
+    readme: dict = field(default_factory=dict) # columns of the kept table that the README shows: name to heading
 
 # %% ../../nbs/workflow/papers.ipynb #80819551
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def read_yaml(
                          mend='check brackets and indents, and put a text with a colon in quotes') from None
 
 # %% ../../nbs/workflow/papers.ipynb #790457d9
-ITEM_KEYS = ('notebook', 'key', 'kind', 'shows', 'radiographs')
+ITEM_KEYS = ('notebook', 'key', 'kind', 'shows', 'radiographs', 'readme')
 
 def load_paper(
     paper:str, # its id
