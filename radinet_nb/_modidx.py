@@ -2973,6 +2973,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                             'radinet_nb/papers/alammar2023/fusion_tables.py')},
             'radinet_nb.papers.alammar2023.graph': { 'radinet_nb.papers.alammar2023.graph.add_fusion': ( 'papers/alammar2023/graph.html#add_fusion',
                                                                                                          'radinet_nb/papers/alammar2023/graph.py'),
+                                                     'radinet_nb.papers.alammar2023.graph.compared_starts': ( 'papers/alammar2023/graph.html#compared_starts',
+                                                                                                              'radinet_nb/papers/alammar2023/graph.py'),
                                                      'radinet_nb.papers.alammar2023.graph.explained': ( 'papers/alammar2023/graph.html#explained',
                                                                                                         'radinet_nb/papers/alammar2023/graph.py'),
                                                      'radinet_nb.papers.alammar2023.graph.general_starts': ( 'papers/alammar2023/graph.html#general_starts',

@@ -62,7 +62,7 @@ def two_by_two(
     "Every difference on the same images, over seeds and patients; Holm over all differences of the target, by metric"
     found = {name: members_of(group) for name, group in by_model(models).items()}
     rows = []
-    for arm in arms:
+    for arm in [o for o in arms if cell_name(o, SINGLE) in found]:
         for effect, at, name, other in contrasts(arm):
             (a, cut_a), (b, cut_b) = found[name], found[other]
             table = compare_seeds(a, b, cut_a, cut_b, metrics, **sampling)
