@@ -86,13 +86,15 @@ def items_markdown(
 
 # %% ../../nbs/results/lead.ipynb #5b1e7a02
 def kept_markdown(
-    item, # with `paper`, `id`, and `readme`: name of a column to its heading
+    item, # with `paper`, `id`, and `readme`: `columns` (name to heading), and which rows: `where` (name to value)
     folder:Path, # of kept results, one folder a paper
 )->str: # a Markdown table
     "A kept table as the README shows it; `InputError` where it is not kept, or lacks a column"
     path = folder/item.paper/f'{item.id}.csv'
     if not path.is_file(): raise InputError('is not kept', where=path, mend='make figures PROFILE=open')
     table = pd.read_csv(path)
-    missing = [o for o in item.readme if o not in table]
+    columns, where = item.readme.get('columns') or {o: o for o in table}, item.readme.get('where') or {}
+    missing = [o for o in [*columns, *where] if o not in table]
     if missing: raise InputError(f'has no column {missing[0]!r}', where=path, mend=f'its columns: {", ".join(table)}')
-    return markdown_table(table[list(item.readme)].rename(columns=item.readme))
+    for name, value in where.items(): table = table[table[name] == value]
+    return markdown_table(table[list(columns)].rename(columns=columns))

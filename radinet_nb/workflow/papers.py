@@ -28,7 +28,7 @@ class Item:
     kind: str = 'table' # `table` or `figure`
     shows: str = '' # one line for readers
     radiographs: bool = False # it shows radiographs: a real collection's are not kept in the tree
-    readme: dict = field(default_factory=dict) # columns of the kept table that the README shows: name to heading
+    readme: dict = field(default_factory=dict) # what the README shows of the kept table: `columns` (name to heading), `where` (name to value)
 
 # %% ../../nbs/workflow/papers.ipynb #80819551
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ def load_paper(
     path = folder/'paper.yaml'
     given = _checked(read_yaml(path), KEYS, path)
     if not given.get('title'): raise InputError('has no title', where=path, mend='write title: ...')
+    for name, facts in (given.get('items') or {}).items():
+        _checked((facts or {}).get('readme') or {}, ('columns', 'where'), f'{path}, items.{name}.readme')
     items = {name: Item(paper, name, **_checked(facts, ITEM_KEYS, f'{path}, items.{name}'))
              for name, facts in (given.get('items') or {}).items()}
     page = [_checked(part, ('title', 'text', 'shows'), f'{path}, page') for part in given.get('page') or []]
