@@ -2361,6 +2361,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                      'radinet_nb/learning/localization/methods.py'),
                                                           'radinet_nb.learning.localization.methods.Method.chosen_from': ( 'learning/localization/methods.html#method.chosen_from',
                                                                                                                            'radinet_nb/learning/localization/methods.py'),
+                                                          'radinet_nb.learning.localization.methods.Method.ever_teaches': ( 'learning/localization/methods.html#method.ever_teaches',
+                                                                                                                            'radinet_nb/learning/localization/methods.py'),
                                                           'radinet_nb.learning.localization.methods.Method.freezes': ( 'learning/localization/methods.html#method.freezes',
                                                                                                                        'radinet_nb/learning/localization/methods.py'),
                                                           'radinet_nb.learning.localization.methods.Method.image_loss': ( 'learning/localization/methods.html#method.image_loss',

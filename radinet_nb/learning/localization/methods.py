@@ -29,6 +29,8 @@ class Method:
 
     boxes, labels, teaches, all_boxes, source = True, True, True, False, 'boxes'
     every_image = False # learns from the label of every image, whatever its role
+    @property
+    def ever_teaches(self)->bool: return type(self).teaches is not False
     m = t = a = float('nan') # of this epoch: median of the positives' scores, center and degree of sharpening
 
     def begin(self, epoch:int, epochs:int, m:float):

@@ -133,7 +133,9 @@ class Teach(Callback):
         return float(scores.median()) if len(scores) else float('nan')
     def before_epoch(self):
         if self.method.freezes(self.epoch, self.n_epoch): self.frozen = deepcopy(self.learn.model)
-        positives, at = rows_where(self.train, self.train.labels == 1)
+        # what teaches nobody need not be drawn
+        drawn = self.train.labels == 1 if self.method.ever_teaches else self.train.labels < 0
+        positives, at = rows_where(self.train, drawn)
         maps, self.scores = self.draw_rows(positives)
         self.method.begin(self.epoch, self.n_epoch, self.median(positives, at))
         weak = self.train.roles[at] == WEAK
