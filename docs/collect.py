@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from radinet_nb.data.notebooks import paper_folders
+from radinet_nb.results.learned import learned_markdown
 from radinet_nb.workflow.papers import load_paper
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,6 +172,15 @@ def write_papers(out):
                                          f'claimed, what was printed.\n\n{toctree("Papers", entries, "")}\n')
 
 
+def write_learned(out):
+    "What was learned on open radiographs, from the kept tables"
+    papers = [load_paper(o) for o in paper_folders()]
+    text = learned_markdown(papers, ROOT/'figures'/'open')
+    about = ('Answers from open radiographs (FracAtlas), written from the tables in `figures/open`: effects, '
+             'intervals over patients and trainings, and what could not be decided.')
+    (out/'learned.md').write_text(f'# What was learned\n\n{about}\n\n{text}\n', encoding='utf-8')
+
+
 def write_start(out):
     "README as the first page; its links lead to the pages of the site"
     text = (ROOT/'README.md').read_text(encoding='utf-8')
@@ -193,7 +203,8 @@ def write_start(out):
     (out/'tasks').mkdir()
     for path in tasks: shutil.copy(path, out/'tasks'/path.name)
     names = [(path.read_text().splitlines()[0].lstrip('# '), f'tasks/{path.stem}') for path in tasks]
-    parts = [(o, f'{o.lower()}/index') for o in ('Papers', 'Lessons', 'Reference')]
+    parts = [('What was learned', 'learned'),
+             *((o, f'{o.lower()}/index') for o in ('Papers', 'Lessons', 'Reference'))]
     trees = toctree('What you want to do', names, ''), toctree('Read', parts, '')
     trees = '\n\n'.join(o.replace(':maxdepth', ':hidden:\n:maxdepth') for o in trees)
     (out/'index.md').write_text(f'{text}\n\n{trees}\n', encoding='utf-8')
@@ -205,7 +216,7 @@ def collect(out):
     if out.exists(): shutil.rmtree(out)
     out.mkdir(parents=True)
     shutil.copytree(ROOT/'docs'/'_static', out/'_static')
-    for write in write_start, write_papers, write_lessons, write_reference: write(out)
+    for write in write_start, write_learned, write_papers, write_lessons, write_reference: write(out)
 
 
 if __name__ == '__main__': collect(sys.argv[1])

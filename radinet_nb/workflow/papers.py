@@ -28,7 +28,7 @@ class Item:
     kind: str = 'table' # `table` or `figure`
     shows: str = '' # one line for readers
     radiographs: bool = False # it shows radiographs: a real collection's are not kept in the tree
-    readme: dict = field(default_factory=dict) # what the README shows of the kept table: `columns` (name to heading), `where` (name to value)
+    readme: dict = field(default_factory=dict) # of the kept table: `columns` (name to heading), `where` (name to value)
 
 # %% ../../nbs/workflow/papers.ipynb #80819551
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class Paper:
     page: tuple = () # sections: title, text, shows (`NOTEBOOK` or `NOTEBOOK/KEY`)
     headline: dict = field(default_factory=dict) # the number of the page's lead: table, model, metric
     hospital: dict = field(default_factory=dict) # knobs of a synthetic hospital like the paper's own
+    learned: tuple = () # questions that its tables answer, as `results.learned` reads them
 
 # %% ../../nbs/workflow/papers.ipynb #6c6d63a5
-KEYS = ('title', 'doi', 'models', 'items', 'collections', 'page', 'headline', 'hospital')
+KEYS = ('title', 'doi', 'models', 'items', 'collections', 'page', 'headline', 'hospital', 'learned')
 
 def _checked(given, known, where)->dict:
     "A mapping whose keys are all known"
@@ -84,10 +85,16 @@ def load_paper(
     items = {name: Item(paper, name, **_checked(facts, ITEM_KEYS, f'{path}, items.{name}'))
              for name, facts in (given.get('items') or {}).items()}
     page = [_checked(part, ('title', 'text', 'shows'), f'{path}, page') for part in given.get('page') or []]
+    known = 'question', 'text', 'table', 'compares', 'where'
+    learned = [_checked(asked, known, f'{path}, learned') for asked in given.get('learned') or []]
+    for asked in learned:
+        if asked.get('table') not in items:
+            raise InputError(f'no item is called {asked.get("table")!r}', where=f'{path}, learned',
+                             mend=f'did you mean {nearest(str(asked.get("table")), items)}?')
     return Paper(
         paper, folder, given['title'], doi=str(given.get('doi') or ''), models=given.get('models') or {}, items=items,
         collections=tuple(given.get('collections') or ()), page=tuple(page), headline=given.get('headline') or {},
-        hospital=given.get('hospital') or {})
+        hospital=given.get('hospital') or {}, learned=tuple(learned))
 
 # %% ../../nbs/workflow/papers.ipynb #54177240
 def paper_module(

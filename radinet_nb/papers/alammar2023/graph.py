@@ -16,7 +16,7 @@ from .starts import SAME_DOMAIN, START_CHAINS, start_key, training_parameters
 def compared_starts(
     g, # the graph
 )->list[str]: # keys of `START_CHAINS`, in its order
-    "The starts that the profile asks for; `InputError` for one that is unknown, and where one of the two by two is missing"
+    "The starts that the profile asks for; `InputError` for an unknown one, and where one of the two by two is missing"
     asked = g.option('starts', []) or list(START_CHAINS)
     for o in [*asked, 'general', SAME_DOMAIN]:
         start_key(o)
