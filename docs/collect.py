@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from radinet_nb.data.notebooks import paper_folders
+from radinet_nb.papers.sood2021.freezing import freezing_markdown
 from radinet_nb.results.learned import learned_markdown
 from radinet_nb.workflow.papers import load_paper
 
@@ -23,6 +24,10 @@ FIRST = dict(data=['schema', 'studies', 'collections', 'dicom', 'ingest', 'cache
              analysis=['metrics', 'roc', 'significance', 'resampling', 'froc', 'explain'],
              annotation=['reports', 'rules', 'annotator', 'annotate'], evidence=['solver', 'audit'],
              synthetic=['phantom', 'hospital'], workflow=['papers', 'profiles', 'graph', 'reproduce'])
+
+
+#: what a page of a task writes where kept results belong -> what stands there on the site
+KEPT = {'<!-- what to freeze: figures/open/sood2021 -->': lambda: freezing_markdown(ROOT/'figures'/'open'/'sood2021')}
 
 
 def heading(path):
@@ -201,7 +206,11 @@ def write_start(out):
     text, _ = level_headings(re.sub(r'(?<!!)\[([^\]]*)\]\(([^)]+)\)', moved, text))
     tasks = sorted((ROOT/'docs'/'tasks').glob('*.md'))
     (out/'tasks').mkdir()
-    for path in tasks: shutil.copy(path, out/'tasks'/path.name)
+    for path in tasks:
+        page = path.read_text(encoding='utf-8')
+        for mark in KEPT:
+            if mark in page: page = page.replace(mark, KEPT[mark]())
+        (out/'tasks'/path.name).write_text(page, encoding='utf-8')
     names = [(path.read_text().splitlines()[0].lstrip('# '), f'tasks/{path.stem}') for path in tasks]
     parts = [('What was learned', 'learned'),
              *((o, f'{o.lower()}/index') for o in ('Papers', 'Lessons', 'Reference'))]

@@ -76,7 +76,7 @@ class Estimate:
     )->str:
         "The text, with what is left of its step where it counts"
         found = re.search(r'(\d[\d,]*) of (\d[\d,]*)', text)
-        if not found: return text
+        if not found or text.partition(';')[0].endswith(' left'): return text # it says so itself
         done, total = (int(o.replace(',', '')) for o in found.groups())
         step = text[:found.start()]+found[2]+text[found.end():]
         if step != self.step or done < self.first[1]: self.step, self.first = step, (now, done)

@@ -45,6 +45,13 @@ def test_every_link_leads_to_a_page(site):
     assert dead == []
 
 
+def test_a_page_shows_the_kept_results_that_it_names(site):
+    from radinet_nb.papers.sood2021.freezing import freezing_markdown
+    page = (site/'tasks'/'4_what_to_freeze.md').read_text()
+    assert freezing_markdown(ROOT/'figures'/'open'/'sood2021') in page
+    assert [o.name for o in (site/'tasks').glob('*.md') if '<!--' in o.read_text()] == []
+
+
 def test_every_notebook_and_module_has_its_page(site):
     notebooks = [o for o in (ROOT/'nbs').rglob('*.ipynb') if o.parent != ROOT/'nbs']
     assert len(list(site.rglob('*.ipynb'))) == len(notebooks)

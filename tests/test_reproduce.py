@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -98,6 +100,20 @@ def test_a_synthetic_hospital_tells_the_auc_by_type_of_fracture(runs):
     of = table[table.model == 'RadiNet_wrist'].set_index('type').fractured
     assert of['all'] == of.drop('all').sum() == (test.target == 1).sum()
     assert (table.sound == (test.target == 0).sum()).all()
+
+
+def test_twenty_trainings_of_sood2021_share_the_workers_of_the_other_papers(runs):
+    "Side by side where there are two cores; the fixture has killed and resumed them, the next test does nothing again"
+    def span(folder):
+        record = load_run(folder).record
+        began = datetime.fromisoformat(record['started']).timestamp()
+        return began, began + record['seconds']
+    nodes = read_json(runs/'plan.json')['nodes']
+    own = [o for o in nodes if o.startswith('sood2021/stage/')]
+    assert len(own) >= 20 and any('lora_on_test_vit' in o for o in own)
+    spans = sorted(span(runs/o) for o in nodes if '/stage/' in o)
+    beside = sum(later[0] + 1 < earlier[1] for earlier, later in pairwise(spans)) # starts are kept in whole seconds
+    assert beside > 0 or os.cpu_count() == 1
 
 
 def test_a_second_call_does_nothing_and_says_so(runs):

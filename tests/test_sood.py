@@ -1,10 +1,13 @@
 "sood2021: the seven rows of Fig. 4, from the plan to the table"
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from radinet_nb.cli import main
 from radinet_nb.errors import InputError
 from radinet_nb.learning.blocks import free_parameters
 from radinet_nb.learning.networks import Network
@@ -14,7 +17,7 @@ from radinet_nb.papers.sood2021.factors import (FACTORS, base_setting, factor_se
                                                 setting_of, setting_stage)
 from radinet_nb.papers.sood2021.depth_tables import depth_differences, factors_table, searches_table
 from radinet_nb.papers.sood2021.grid_tables import fig4_table, grid_differences, trainings_table
-from radinet_nb.papers.sood2021.region_tables import regions_table, validation_table
+from radinet_nb.papers.sood2021.region_tables import MURA_DENSENET169, regions_table, validation_table
 from radinet_nb.results.by_study import runs_by_study
 from radinet_nb.results.claims import judge_claims
 from radinet_nb.results.hardware import beside_hardware
@@ -94,6 +97,80 @@ def test_a_setting_changes_one_factor_and_starts_where_its_name_says(profile, pl
         assert dict(nothing='', general_images='General', body_part='body_part')[
             setting['start'].replace(' ', '_')] in source and bool(source) == (setting['start'] != 'nothing'), key
         assert key.startswith(setting_key(setting)) and node.params['name'] == setting_name(setting)
+
+
+def test_the_search_of_the_paper_profile_draws_as_many_as_change_one_factor(plans):
+    nodes = [v for k, v in stages(plans['paper']).items() if k.startswith('depth_') and k.endswith('.seed0')]
+    drawn = set(plans['paper']['sood2021/depth/main'].params['drawn'])
+    profile = load_profile('paper')
+    factors, section = profile['sood2021']['factors'], profile['sood2021']['grid']
+    one_by_one = {setting_name(o) for o in factor_settings(factors, section['lr'])}
+    assert len(drawn) == len(one_by_one) and drawn | one_by_one <= {o.params['name'] for o in nodes}
+
+
+def test_adapters_are_a_pair_on_their_own_backbone_and_left_out_without_peft(plans, monkeypatch):
+    "A DenseNet has nothing to adapt: a transformer is trained whole and by adapters, and one taken from the other"
+    pair = {o.params['variant']: o for k, o in stages(plans['smoke']).items() if '_on_test_vit' in k}
+    assert set(pair) == {'plain on test_vit', 'LoRA on test_vit'}
+    assert {o.params['backbone'] for o in pair.values()} == {'test_vit'}
+    assert len({o.parents['source'] for o in pair.values()}) == 1
+    assert pair['LoRA on test_vit'].params['lora_rank'] == 8 and 'lora_rank' not in pair['plain on test_vit'].params
+    graph = paper_module('sood2021', 'graph')
+    monkeypatch.setattr(graph, 'is_installed', lambda module: module != 'peft')
+    bare = make_plan(load_profile('smoke'), 'sood2021')
+    assert not any('test_vit' in o for o in bare if o.startswith('sood2021/'))
+    assert 'peft is not installed' in bare['sood2021/depth/main'].params['left_out']
+
+
+def tiny_mura(root):
+    "MURA's layout: seven regions, two views a study, abnormal studies with a bright spot"
+    rng, regions = np.random.default_rng(0), 'WRIST ELBOW FINGER FOREARM HAND HUMERUS SHOULDER'.split()
+    for part, first, n in ('train', 1, 56), ('valid', 101, 28):
+        images, labels = [], []
+        for p in range(first, first + n):
+            bad = p//7 % 2
+            study = f'MURA-v1.1/{part}/XR_{regions[p % 7]}/patient{p:05}/study1_{"positive" if bad else "negative"}/'
+            (root/study).mkdir(parents=True)
+            for v in 1, 2:
+                x = rng.normal(90, 25, (48, 40))
+                x[10:20, 10:20] += 120*bad
+                Image.fromarray(x.clip(0, 255).astype(np.uint8)).save(root/study/f'image{v}.png')
+                images.append(f'{study}image{v}.png')
+            labels.append(f'{study},{bad}')
+        (root/'MURA-v1.1'/f'{part}_image_paths.csv').write_text('\n'.join(images))
+        (root/'MURA-v1.1'/f'{part}_labeled_studies.csv').write_text('\n'.join(labels))
+    return str(root)
+
+
+SMALL = dict(seeds=[0], ingest=dict(pixels=32, shares=[.7, .3, 0.]), whole=[], factors={},
+             general=dict(kind='fractal', backbone='densenet51', pixels=32, images=128, classes=4),
+             grid=dict(backbone='densenet51', epochs=1, lr=.003, batch_size=16), results=dict(resamples=200))
+
+
+def test_who_has_mura_and_no_hospital_runs_this_paper(tmp_path):
+    mura = tiny_mura(tmp_path)
+    plan = make_plan(load_profile('paper', dict(mura=mura)), 'sood2021')
+    assert all('hospital' not in (o.params.get('data') or {}) for o in plan.values())
+    with pytest.raises(InputError, match='profile paper needs hospital; give --data hospital=FOLDER'):
+        make_plan(load_profile('paper', dict(mura=mura)))
+    with pytest.raises(InputError, match='profile paper needs mura'): make_plan(load_profile('paper'), 'sood2021')
+
+
+@pytest.mark.alone
+def test_mura_goes_from_its_folder_to_the_page(tmp_path, capsys):
+    "The paper's profile on a tiny MURA, at the scale of smoke: Fig. 5 beside the public network, and the claims"
+    given = [f'--set=sood2021.{k}={json.dumps(v)}' for k, v in SMALL.items()]
+    mura = tiny_mura(tmp_path/'data')
+    assert main(['reproduce', '--profile', 'paper', '--only', 'sood2021', '--data', f'mura={mura}',
+                 '--runs', str(tmp_path/'runs'), *given]) == 0
+    runs = tmp_path/'runs'/'paper'/'sood2021'
+    regions = pd.read_csv(runs/'regions'/'main'/'fig5.csv')
+    assert set(regions.region) == {'all regions', *MURA_DENSENET169} | {'all regions'}
+    assert (regions[regions.metric == 'kappa'].set_index('region').densenet169 == pd.Series(MURA_DENSENET169)).all()
+    counts = pd.read_csv(runs/'studies'/'main'/'fig2.csv').set_index('region')
+    assert counts.total['total'] == 84 and counts.loc['total', ['test_normal', 'test_abnormal']].sum() == 28
+    claims = pd.read_csv(runs/'page'/'main'/'claims.csv').set_index('id')
+    assert claims.verdict['sood-regions'] and 'page.html' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('factors, message', [

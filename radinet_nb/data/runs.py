@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'versions', 'commit', 'peak_memory', 'cpu_seconds', 'clock', 'device_name', 'sync_folder', 'write_text',
            'write_json', 'require_new_folder', 'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun', 'recorded',
-           'say_progress']
+           'say_progress', 'progress_behind']
 
 # %% ../../nbs/data/runs.ipynb #6365fa14
 import json, os, platform, shutil, subprocess, sys, time, uuid
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -233,7 +234,18 @@ def say_progress(
     text:str, # a few words, such as `epoch 3 of 12`
 ):
     "Write how far this process is, for the process that started it"
-    path = os.environ.get('RADINET_PROGRESS')
+    path, behind = os.environ.get('RADINET_PROGRESS'), os.environ.get('RADINET_PROGRESS_BEHIND')
     if path:
-        try: Path(path).write_text(text, encoding='utf-8')
+        try: Path(path).write_text('; '.join(filter(None, [behind, text])), encoding='utf-8')
         except OSError: pass # progress is a courtesy: a full disk is reported by the writer that matters
+
+@contextmanager
+def progress_behind(
+    text:str, # such as `training 3/15`
+):
+    "Within this block, what is said of progress comes behind `text`, in other processes too"
+    before = os.environ.pop('RADINET_PROGRESS_BEHIND', '')
+    os.environ['RADINET_PROGRESS_BEHIND'] = text
+    say_progress('')
+    try: yield
+    finally: os.environ['RADINET_PROGRESS_BEHIND'] = before

@@ -74,14 +74,18 @@ def paper_schedule(
     epoch_steps:int=0, # steps of the optimizer that count as an epoch of patience and stop; 0: the epochs trained
     min_gain:float=0., # how far below the last minimum of the validation loss a new one lies
     free:str='all', # what learns in fine-tuning, as `Phase.free`
+    spread:float=1., # how many times slower the first free block learns than the head in fine-tuning
     cache_frozen_features:bool=False, # no augmentation while the body is frozen: quicker by far
     random_start:bool=False, # nothing was carried: nothing is frozen for the warm-up
 )->list[Phase]:
-    "The two phases of karam2021, section 4.1"
+    "The two phases of karam2021, section 4.1; with a spread, at discriminative rates (Howard and Ruder 2018)"
     cache = cache_frozen_features and not random_start
+    if not spread >= 1: raise InputError(f'rates spread by {spread}', 'spread', 'choose 1 (all alike) or more')
     rule = dict(lr=lr, patience=patience, epoch_steps=epoch_steps, min_gain=min_gain)
     first = Phase('warm-up', warmup, free if random_start else 'head', cache_frozen_features=cache, **rule)
-    return [o for o in (first, Phase('fine-tuning', epochs, free, stop=stop, **rule)) if o.epochs > 0]
+    stem = None if spread == 1 else lr/spread
+    second = Phase('fine-tuning', epochs, free, lr_stem=stem, stop=stop, **rule)
+    return [o for o in (first, second) if o.epochs > 0]
 
 # %% ../../nbs/learning/schedules.ipynb #a66e295c
 def staged_schedule(

@@ -128,6 +128,7 @@ def schedule_from_parameters(
     if free and 'free' not in signature(make).parameters:
         raise InputError(f'{name} decides itself what is free', 'free', 'leave it empty, or choose paper or lp_ft')
     scale = {k: params[k] for k in signature(make).parameters if k in params and k != 'free'}
+    if not scale.get('spread', 1): del scale['spread'] # 0: as the schedule has it
     return tuple(make(random_start=random_start, **scale, **(dict(free=free) if free else {})))
 
 # %% ../../nbs/learning/stages.ipynb #659473f0

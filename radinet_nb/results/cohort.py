@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.visits import exam_types, visit_types, visits
-from .figures import COLORS, style
+from .figures import COLORS, style, words_figure
 
 # %% ../../nbs/results/cohort.ipynb #4e1e5716
 def at_first_visit(
@@ -58,12 +58,7 @@ def panels(
 ): # figure, and a list of axes for each collection
     "One row of panels a collection, and a line that names the collections without one"
     none = f"no {what} stated: {', '.join(lacking)}"
-    if not groups:
-        fig, ax = plt.subplots(figsize=(7, .6))
-        ax.text(.5, .5, none, ha='center', va='center', fontsize=8, color='#404040', transform=ax.transAxes)
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-        return fig, {}
+    if not groups: return words_figure(f"Nothing can be drawn: no {what} are stated in {' and '.join(lacking)}")[0], {}
     fig, axes = plt.subplots(len(groups), width, figsize=(7, height*len(groups)+.3*bool(lacking)), squeeze=False)
     if lacking: fig.supxlabel(none, fontsize=8, color='#404040')
     return fig, dict(zip(groups, axes, strict=True))

@@ -84,6 +84,9 @@ def _draw_input(ax, shape, image)->float: # its width
     wide, high = 1.5, 1.5*shape[0]/shape[1]
     picture = np.full((2, 2), 230, 'uint8') if image is None else image
     ax.imshow(picture, cmap='gray', vmin=0, vmax=255, extent=(0, wide, -high/2, high/2), zorder=2)
+    if image is None:
+        look = dict(ha='center', va='center', fontsize=6.5, color='#505050', zorder=3)
+        ax.text(wide/2, 0, 'a radiograph\n(not shown)', **look)
     ax.text(wide/2, high/2 + .1, f'{shape[0]} × {shape[1]}', ha='center', va='bottom', fontsize=6.5)
     for i, text in enumerate(('part', 'maps', 'channels', 'layers', 'parameters')):
         ax.text(0, -1.4 - .27*i, text, va='top', fontsize=6.5, color='#505050', style='italic')

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..data.runs import Run, load_run, read_json, run_key, write_json
 from ..errors import InputError
-from .result_run import results_of
+from .result_run import contents_of, results_of
 
 # %% ../../nbs/results/kept.ipynb #1662c01e
 def kept_epoch(
@@ -75,9 +75,12 @@ def keep_results(
             folder = runs/paper/item.notebook/'main'
             if not (folder/'record.json').exists(): continue
             if item.radiographs and not load_run(folder).record.get('synthetic'): continue
+            # words, and no figure
+            empty = {f'{o["key"]}.png' for o in contents_of(load_run(folder)) if o.get('empty')}
             both = shared[item.notebook, item.key] == 1 # else the table and the figure of one key are two items
             for suffix in ('csv', 'png') if both else (dict(table='csv', figure='png')[item.kind],):
                 path = folder/f'{item.key}.{suffix}'
-                if path.exists(): written.append(Path(shutil.copy(path, figures/paper/f'{name}.{suffix}')))
+                if not path.exists() or path.name in empty: continue
+                written.append(Path(shutil.copy(path, figures/paper/f'{name}.{suffix}')))
         write_json(figures/paper/'records.json', records_of(runs/paper))
     return written

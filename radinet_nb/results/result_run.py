@@ -18,7 +18,7 @@ from ..data.fracatlas_groups import fracatlas_warnings
 from ..data.runs import OpenRun, Run, read_json, run_key, write_json
 from ..data.tables import write_table
 from ..errors import InputError
-from .figures import figure_bytes, finish_figure
+from .figures import NOTHING, figure_bytes, finish_figure
 from .trainings import untrained_text
 
 # %% ../../nbs/results/result_run.ipynb #a8de01fe
@@ -112,7 +112,7 @@ def list_content(
     run:ResultRun, # an open run
     kind:str, # table or figure
     key:str, # name of the files, without suffix
-    **facts, # caption, alt, source, digits: how to show it; None: not listed
+    **facts, # caption, alt, source, digits, empty (nothing could be drawn): how to show it; None: not listed
 ):
     "List a table or figure of a run; saved again, it keeps its place in the order"
     facts = {name: value for name, value in facts.items() if value is not None}
@@ -185,7 +185,8 @@ def figure(self:ResultRun,
     source:str|None=None, # see `data_mark`
 ): # `fig`, so that the notebook shows it
     "Mark a figure that rests on synthetic data, write it as SVG and PNG, and list it for the page"
-    list_content(self, 'figure', key, caption=caption, alt=alt, source=source)
+    empty = True if fig.get_label() == NOTHING else None
+    list_content(self, 'figure', key, caption=caption, alt=alt, source=source, empty=empty)
     finish_figure(fig, data_mark(self.synthetic, source) == 'synthetic data')
     for kind in ('svg', 'png'): (self.folder/f'{key}.{kind}').write_bytes(figure_bytes(fig, kind))
     plt.close(fig) # a notebook would show an open figure once more

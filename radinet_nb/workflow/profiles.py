@@ -71,23 +71,20 @@ def apply_data(
     profile:dict, # as `read_profile` gives it
     data:dict, # collection to folder, as `--data` gives it
 )->dict:
-    "Name the folders of collections; one that the profile does not use, or that does not exist, is an `InputError`"
+    "Name the folders of collections; one that nobody named stays None: `make_plan` tells it where a run needs it"
     strange, used = [key for key in data if key not in profile['data']], ', '.join(profile['data']) or 'none'
     if strange:
         raise InputError(f'profile {profile["name"]} does not use a collection {strange[0]!r}', where='--data',
                          mend=f'it uses {used}')
     # an empty folder in the profile: read where somebody names one, and not needed
     folders = {key: folder for key, folder in (profile['data'] | data).items() if folder != '' or key in data}
-    missing = [key for key, folder in folders.items() if folder is None]
-    if missing:
-        raise InputError(f'profile {profile["name"]} needs {" and ".join(missing)}', where='--data',
-                         mend=f'give --data {missing[0]}=FOLDER')
-    for key, folder in folders.items():
+    named = {key: folder for key, folder in folders.items() if folder is not None}
+    for key, folder in named.items():
         if folder != 'synthetic' and not Path(str(folder)).is_dir():
             raise InputError('no such folder', where=f'--data {key}={folder}',
                              mend='name the folder that the collection was unpacked to')
-    return profile | {'data': {key: folder if folder == 'synthetic' else str(Path(folder).resolve())
-                               for key, folder in folders.items()}}
+    return profile | {'data': folders | {key: folder if folder == 'synthetic' else str(Path(folder).resolve())
+                                         for key, folder in named.items()}}
 
 # %% ../../nbs/workflow/profiles.ipynb #eb942a8a
 def apply_general(

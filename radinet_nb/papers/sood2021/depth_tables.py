@@ -9,7 +9,8 @@ __all__ = ['DEPTH_METRICS', 'base_name', 'factors_table', 'depth_differences', '
 import pandas as pd
 
 from ...errors import InputError
-from .factors import DEPTHS, FACTORS, setting_of
+from ...analysis.significance import adjust
+from .factors import DEPTHS, FACTORS, adapter_pair, setting_of, way_parts
 from .grid_tables import trainings_table
 from .region_tables import validation_table
 from ...results.performance import by_model, model_table, paired_differences
@@ -47,13 +48,21 @@ def factors_table(
 def depth_differences(
     runs:list, # trainings of the factors, with predictions by study
     **options, # of `paired_differences`
-)->pd.DataFrame: # setting, free, start, lr, layers, way, metric, difference, low, high, p, p_holm, seeds, seed_sd, note
-    "Every setting minus the base, on the same studies; Holm's correction over all settings of a metric"
-    found = {r.record['name']: setting_of(r) for r in runs}
-    gaps = paired_differences(runs, base_name(runs), **dict(metrics=('auc', 'accuracy')) | options)
+)->pd.DataFrame: # setting, free, start, lr, layers, way, metric, difference, low, high, p, p_holm, ..., note, against
+    "Every setting minus the base, adapters minus their backbone trained whole; Holm's correction by metric"
+    found, options = {r.record['name']: setting_of(r) for r in runs}, dict(metrics=('auc', 'accuracy')) | options
+    ways = {name: o['way'] for name, o in found.items()}
+    def of(*chosen): return [r for r in runs if ways[r.record['name']] in chosen]
+    pairs = sorted(adapter_pair(way_parts(o)[1]) for o in set(ways.values()) if o.startswith('LoRA on '))
+    rest = set(ways.values()) - {adapters for _, adapters in pairs}
+    groups = {base_name(runs): of(*rest)}
+    groups |= {of(whole)[0].record['name']: of(whole, adapters) for whole, adapters in pairs}
+    gaps = [paired_differences(o, name, **options).assign(against=name) for name, o in groups.items()]
+    gaps = pd.concat(gaps, ignore_index=True)
     # the base less a setting, turned round
     gaps = gaps.rename(columns={'baseline': 'setting'})
-    gaps = gaps.assign(difference=-gaps.difference, low=-gaps.high, high=-gaps.low)
+    gaps = gaps.assign(difference=-gaps.difference, low=-gaps.high, high=-gaps.low,
+                       p_holm=gaps.groupby('metric').p.transform(adjust))
     own = pd.DataFrame([found[o] for o in gaps.setting], index=gaps.index, columns=list(FACTORS))
     return pd.concat([gaps[['setting']], own, gaps.drop(columns='setting')], axis=1)
 
@@ -61,9 +70,10 @@ def depth_differences(
 def by_depth(
     table:pd.DataFrame, # of `factors_table`
     base:dict, # the setting of the base
+    metric:str='auc', # or accuracy
 )->pd.DataFrame: # series (the start), level (what is free), value, low, high, marked
-    "AUC by depth of unfreezing and start, all else as in the base"
-    rows = table[(table.metric == 'auc') & (table.lr == base['lr']) & (table.layers == base['layers'])
+    "A metric by depth of unfreezing and start, all else as in the base"
+    rows = table[(table.metric == metric) & (table.lr == base['lr']) & (table.layers == base['layers'])
                  & (table.way == 'plain') & table.free.isin(DEPTHS)]
     return rows.assign(series='from ' + rows.start, level=rows.free, marked=rows.failed > 0)
 
@@ -98,7 +108,7 @@ def searches_table(
     **options, # of `model_table`
 )->pd.DataFrame: # search, settings, chosen, validation_auc, metric, value, low, high, seeds, n, ...
     "What the best setting on validation of each search reaches on the test"
-    groups, res = by_model(runs), []
+    groups, res = by_model([r for r in runs if not way_parts(setting_of(r)['way'])[1]]), []
     named = {'one factor at a time': [o for o in groups if o not in set(drawn) or o == base_name(runs)],
              'at random': [o for o in groups if o in set(drawn)]}
     for search, models in named.items():
