@@ -15,7 +15,7 @@ from ..annotation.label_audit import effective_size
 from ..annotation.comparison import confusion_counts
 from ..annotation.label_audit import beta_interval
 from ..evidence.published import published
-from .figures import COLORS, MARKERS, style
+from .figures import COLORS, MARKERS, redrawable, style
 
 # %% ../../nbs/results/annotation_figures.ipynb #07b9eb22
 def _label_error_axes(ax, xlabel, **axis):
@@ -27,6 +27,7 @@ def _label_error_axes(ax, xlabel, **axis):
     ax.legend()
 
 # %% ../../nbs/results/annotation_figures.ipynb #4affc6e6
+@redrawable
 def learning_figure(
     table:pd.DataFrame, # of `learning_curve`
     interval:str='interval', # what the bars are, such as `95 % interval`
@@ -42,6 +43,7 @@ def learning_figure(
         return fig
 
 # %% ../../nbs/results/annotation_figures.ipynb #8fa2eb0c
+@redrawable
 def noise_figure(
     table:pd.DataFrame, # of `noise_curve`
     interval:str='interval', # what the bars are, such as `95 % interval`

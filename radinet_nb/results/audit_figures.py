@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .figures import COLORS, LABELS, style
+from .figures import COLORS, LABELS, redrawable, style
 
 # %% ../../nbs/results/audit_figures.ipynb #5eea3dcd
 def _draw_pairs(ax, y, printed, real):
@@ -22,6 +22,7 @@ def _draw_pairs(ax, y, printed, real):
     ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)
 
 # %% ../../nbs/results/audit_figures.ipynb #d06c0e24
+@redrawable
 def recovered_figure(
     table:pd.DataFrame, # from `recovered`
     metrics=('accuracy', 'kappa'), # one panel each
@@ -40,6 +41,7 @@ def recovered_figure(
         return fig
 
 # %% ../../nbs/results/audit_figures.ipynb #f598ee13
+@redrawable
 def readers_margin_figure(
     table:pd.DataFrame, # from `against_counts`
     margin:float=0.05, # drawn as a line

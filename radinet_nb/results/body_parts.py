@@ -14,7 +14,7 @@ import pandas as pd
 from ..analysis.multiclass import class_arrays, evaluate_classes
 from ..data.runs import Run
 from ..errors import InputError
-from .figures import style
+from .figures import redrawable, style
 from .performance import average_predictions, by_model
 
 # %% ../../nbs/results/body_parts.ipynb #dab9f558
@@ -129,6 +129,7 @@ def _draw_confusion(ax, counts, model):
     ax.spines[:].set_visible(True)
 
 # %% ../../nbs/results/body_parts.ipynb #e204848d
+@redrawable
 def body_part_figure(
     matrices:dict, # name of a model to its frame from `confusion`, all of the same parts
 ): # the figure

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from .figures import COLORS, style
+from .figures import COLORS, redrawable, style
 
 # %% ../../nbs/results/chain_figures.ipynb #d821efcb
 STAGE_COLORS = dict(general=COLORS[1], restricted=COLORS[2], target=COLORS[3])
@@ -85,6 +85,7 @@ def _draw_transfer(ax, left, right, text):
     ax.plot([(left + right)/2]*2, [-2.55, -.85], color='black', linewidth=.6, linestyle=':')
 
 # %% ../../nbs/results/chain_figures.ipynb #fef67172
+@redrawable
 def chain_figure(
     steps:pd.DataFrame, # from `chain_table`, with columns head (above each stage), data and task (below)
     tables:list, # `network_table` of each stage
@@ -128,6 +129,7 @@ def _draw_start(ax, x, y, source):
     ax.add_patch(FancyArrowPatch(path=mpl.path.Path(way, [1, 4, 4, 4, 2]), **arrow))
 
 # %% ../../nbs/results/chain_figures.ipynb #ebe4473f
+@redrawable
 def models_figure(
     tree:pd.DataFrame, # from `tree_table`
     stages:dict|None=None, # stage to what is written above its column; None: its name

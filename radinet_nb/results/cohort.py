@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.visits import exam_types, visit_types, visits
-from .figures import COLORS, style, words_figure
+from .figures import COLORS, redrawable, style, words_figure
 
 # %% ../../nbs/results/cohort.ipynb #4e1e5716
 def at_first_visit(
@@ -85,6 +85,7 @@ def _draw_ages(ax, name, age, published):
     ax.legend(loc='lower right', bbox_to_anchor=(1, 1), handlelength=1.5)
 
 # %% ../../nbs/results/cohort.ipynb #3f653af0
+@redrawable
 def age_figure(
     studies:pd.DataFrame, # a study table
     published:dict|None=None, # collection -> mean and standard deviation in years, and the fraction under 18
@@ -98,6 +99,7 @@ def age_figure(
         return fig
 
 # %% ../../nbs/results/cohort.ipynb #8b46767f
+@redrawable
 def exam_figure(
     studies:pd.DataFrame, # a study table
     most:int=8, # types drawn, the most frequent; the rest is one bar
@@ -154,6 +156,7 @@ def _draw_visit_gaps(ax, cases, within):
     ax.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter('{x:.0f}'))
 
 # %% ../../nbs/results/cohort.ipynb #1703fed2
+@redrawable
 def visit_figure(
     studies:pd.DataFrame, # a study table
     published:dict|None=None, # collection -> fractions of first visits, follow-ups and returns

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .figures import COLORS, style
+from .figures import COLORS, redrawable, style
 
 # %% ../../nbs/results/curves.ipynb #0f8a568d
 FAILED = '#C00000'
@@ -35,6 +35,7 @@ def _curve_key(fig, marked):
     fig.legend(handles=handles, loc='outside lower center', ncols=4)
 
 # %% ../../nbs/results/curves.ipynb #10cb8af8
+@redrawable
 def curves_figure(
     histories:pd.DataFrame, # row, seed, epoch, train_loss, valid_loss, kept (epoch), marked (bool)
     marked:str='failed', # what a mark means, for the legend

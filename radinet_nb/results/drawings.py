@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Polygon, Rectangle
 
-from .figures import COLORS, style
+from .figures import COLORS, redrawable, style
 
 # %% ../../nbs/results/drawings.ipynb #bb1ec925
 def block_of_modules(
@@ -130,6 +130,7 @@ def _draw_classes(ax, x, classes):
         ax.text(x - .05, y, name.replace('_', ' '), va='center', fontsize=7 if len(classes) < 12 else 5)
 
 # %% ../../nbs/results/drawings.ipynb #46901541
+@redrawable
 def network_figure(
     table:pd.DataFrame, # from `network_table`
     classes:list, # names of the outputs

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..data.tables import cell_text
 from ..errors import InputError
-from .figures import COLORS, MARKERS, looks_of, style
+from .figures import COLORS, MARKERS, looks_of, redrawable, style
 
 # %% ../../nbs/results/error_figures.ipynb #1ec98edb
 def region_name(
@@ -64,6 +64,7 @@ def _draw_region_table(ax, parts, agents):
         cell.PAD = .16 if column else .04 # of the width of the cell
 
 # %% ../../nbs/results/error_figures.ipynb #d766be46
+@redrawable
 def venn_figure(
     parts:pd.DataFrame, # from analysis.readers.regions: one bool column an agent, cases, D
     shares:pd.DataFrame, # from analysis.readers.difficulty_share: agent, errors, R, D
@@ -107,6 +108,7 @@ def _draw_errors(left, shares, agents):
     left.set(yticks=range(len(agents)), yticklabels=labels, xlabel='errors')
 
 # %% ../../nbs/results/error_figures.ipynb #5abce615
+@redrawable
 def upset_figure(
     parts:pd.DataFrame, # from analysis.readers.regions
     shares:pd.DataFrame, # from analysis.readers.difficulty_share
@@ -138,6 +140,7 @@ def _draw_points(ax, points):
                 label=point.reader)
 
 # %% ../../nbs/results/error_figures.ipynb #595cd3b1
+@redrawable
 def roc_figure(
     curves:dict, # model -> frame fpr, tpr, low, high, from analysis.metrics.roc_band
     points:pd.DataFrame|None=None, # reader, fpr, tpr, and fpr_low, fpr_high, tpr_low, tpr_high
@@ -174,6 +177,7 @@ def _draw_confusion(ax, matrix, classes):
     ax.tick_params(length=0); ax.spines[:].set_visible(True)
 
 # %% ../../nbs/results/error_figures.ipynb #fd759f4d
+@redrawable
 def confusion_figure(
     matrices:dict, # name -> counts (classes, classes): rows truth, columns calls
     classes, # names in order

@@ -10,9 +10,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .figures import LABELS, looks_of, style
+from .figures import LABELS, looks_of, redrawable, style
 
 # %% ../../nbs/results/factor_figures.ipynb #b64712ea
+@redrawable
 def levels_figure(
     table:pd.DataFrame, # series, level, value, low, high, marked (bool)
     levels:list|tuple, # in the order of the axis
@@ -41,6 +42,7 @@ def levels_figure(
         return fig
 
 # %% ../../nbs/results/factor_figures.ipynb #551443a7
+@redrawable
 def heat_figure(
     table:pd.DataFrame, # row, column, value, marked (bool)
     metric:str='auc', # for the label of the scale
@@ -68,6 +70,7 @@ def heat_figure(
         return fig
 
 # %% ../../nbs/results/factor_figures.ipynb #c4a1637a
+@redrawable
 def cost_figure(
     table:pd.DataFrame, # name, series, cost, value, low, high, marked (bool)
     metric:str='auc', # for the label of the axis

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'MARKERS', 'DASHES', 'LABELS', 'NOTHING', 'style', 'Look', 'model_looks', 'looks_of', 'words_figure',
-           'synthetic_mark', 'finish_figure', 'figure_bytes']
+           'synthetic_mark', 'finish_figure', 'figure_bytes', 'redrawable']
 
 # %% ../../nbs/results/figures.ipynb #bfbcb682
 import io
 from contextlib import contextmanager
+from functools import wraps
 from typing import NamedTuple
 
 import matplotlib as mpl
@@ -122,3 +123,15 @@ def figure_bytes(
     buffer, facts = io.BytesIO(), {'svg': {'Date': None, 'Creator': None}, 'png': {'Software': None}}[kind]
     with style(): fig.savefig(buffer, format=kind, metadata=facts)
     return buffer.getvalue()
+
+# %% ../../nbs/results/figures.ipynb #9d497a36
+def redrawable(
+    function, # that draws and returns a figure, or a tuple that begins with one
+): # the same function; its figure has an attribute `drawn_by`: function, positional and named arguments
+    "Let figures remember which function drew them, and from what"
+    @wraps(function)
+    def draw(*args, **kwargs):
+        res = function(*args, **kwargs)
+        (res[0] if isinstance(res, tuple) else res).drawn_by = function, args, kwargs
+        return res
+    return draw

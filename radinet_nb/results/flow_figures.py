@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from .figures import style
+from .figures import redrawable, style
 
 # %% ../../nbs/results/flow_figures.ipynb #c4ec713a
 #: the type of the figures
@@ -58,6 +58,7 @@ def _draw_arrow(ax, start, end):
     ax.annotate('', (.575, end), (.575, start), arrowprops=look)
 
 # %% ../../nbs/results/flow_figures.ipynb #a0ae777d
+@redrawable
 def flow_figure(
     steps:list, # (title, text) of each box, from top to bottom
     max_lines:int=8, # lines a box

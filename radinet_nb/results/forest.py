@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .figures import LABELS, looks_of, style
+from .figures import LABELS, looks_of, redrawable, style
 
 # %% ../../nbs/results/forest.ipynb #c34d3d7f
 def _draw_series(ax, part, at, look, name):
@@ -35,6 +35,7 @@ def _forest_key(fig, looks, published, marked):
     if handles: fig.legend(handles=handles, loc='outside lower center', ncols=4)
 
 # %% ../../nbs/results/forest.ipynb #0bce28a9
+@redrawable
 def forest_figure(
     table:pd.DataFrame, # row, metric, value, low, high; optional: series, published, marked (bool)
     marked:str='', # what a mark means, for the legend

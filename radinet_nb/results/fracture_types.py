@@ -19,7 +19,7 @@ from ..analysis.roc import rank_metrics
 from ..data.runs import load_run
 from ..data.table_files import read_csv
 from ..errors import InputError
-from .figures import style
+from .figures import redrawable, style
 from .performance import average_seeds, by_model
 from .performance_figures import performance_figure
 
@@ -153,6 +153,7 @@ def describe_types(
     return text if len(gaps) == 1 else f'{text} On average over the models: {_gap_text(gaps.iloc[-1])}.'
 
 # %% ../../nbs/results/fracture_types.ipynb #24b1ce85
+@redrawable
 def types_figure(
     table:pd.DataFrame, # from `auc_by_type`
     looks:dict|None=None, # name of a model to its `Look`; the others take the palette's

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..data.runs import Run, load_run, read_json, run_key, write_json
 from ..errors import InputError
+from .numbers import keep_numbers
 from .result_run import contents_of, results_of
 
 # %% ../../nbs/results/kept.ipynb #1662c01e
@@ -64,7 +65,7 @@ def keep_results(
     figures:str|Path, # folder in the repository, made anew paper by paper
     items:dict, # paper to its items: id to an object with notebook, key, kind and radiographs
 )->list[Path]: # the files written
-    "Keep each item's table (CSV) and figure (PNG) by its name, and the records; no radiographs of a real collection"
+    "Keep each item's table (CSV) and figure (PNG), the numbers and the records; no radiographs of a real collection"
     runs, figures, written = Path(runs), Path(figures), []
     for paper, found in items.items():
         if not (runs/paper).is_dir(): continue
@@ -83,4 +84,5 @@ def keep_results(
                 if not path.exists() or path.name in empty: continue
                 written.append(Path(shutil.copy(path, figures/paper/f'{name}.{suffix}')))
         write_json(figures/paper/'records.json', records_of(runs/paper))
+        written += keep_numbers(runs/paper, figures/paper/'numbers', found)
     return written

@@ -15,10 +15,11 @@ from matplotlib.patches import Rectangle
 
 from ..analysis.froc import hit_matrix
 from ..analysis.froc_maps import find_components
-from .figures import COLORS, looks_of, style
+from .figures import COLORS, looks_of, redrawable, style
 from .localized import Localized
 
 # %% ../../nbs/results/localized_figures.ipynb #fd551531
+@redrawable
 def froc_figure(
     curves:pd.DataFrame, # model, fp, recall, low, high
     looks:dict|None=None, # model to `Look`, those that have one
@@ -117,6 +118,7 @@ def maps_figure(
         return fig, told
 
 # %% ../../nbs/results/localized_figures.ipynb #dfcec942
+@redrawable
 def epochs_figure(
     table:pd.DataFrame, # model, training, epoch (from 0), and the columns to draw
     panels:dict, # column -> label of its axis
@@ -142,6 +144,7 @@ def epochs_figure(
         return fig
 
 # %% ../../nbs/results/localized_figures.ipynb #d5eb2bc3
+@redrawable
 def function_figure(
     curves:dict, # label -> (x, y)
     mark:float, # on both axes

@@ -64,6 +64,7 @@ def embedded_picture(
 )->str: # a `data:` address
     "A picture of a run inside the page; `InputError` where the run left none"
     path = run.folder/f'{name}.svg'
+    if not path.exists(): path = path.with_suffix('.png') # what cannot be redrawn is kept as a picture
     if not path.exists(): raise InputError('the run left no such figure', where=path, mend='run its notebook again')
     if path.stat().st_size > LARGEST_SVG: path = path.with_suffix('.png')
     kind = {'.svg': 'svg+xml', '.png': 'png'}[path.suffix]

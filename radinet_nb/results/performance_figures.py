@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .figures import LABELS, looks_of, style
+from .figures import LABELS, looks_of, redrawable, style
 
 # %% ../../nbs/results/performance_figures.ipynb #59ceca17
 def _draw_model(ax, rows, x, shift, look, model):
@@ -48,6 +48,7 @@ def performance_key(
     return handles, labels
 
 # %% ../../nbs/results/performance_figures.ipynb #967befb7
+@redrawable
 def performance_figure(
     table:pd.DataFrame, # model, metric, value, low, high, published: fractions, NaN where there is none
     looks:dict|None=None, # name of a model to its `Look`; the others take the palette's
@@ -90,6 +91,7 @@ def _draw_loss(ax, history, column, look, model):
     if 'phase' in history: _draw_phases(ax, history, mean)
 
 # %% ../../nbs/results/performance_figures.ipynb #f756660f
+@redrawable
 def loss_figure(
     histories:pd.DataFrame, # model, epoch, train_loss, optionally seed and phase
     looks:dict|None=None, # name of a model to its `Look`

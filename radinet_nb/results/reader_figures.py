@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .figures import COLORS, LABELS, style
+from .figures import COLORS, LABELS, redrawable, style
 
 # %% ../../nbs/results/reader_figures.ipynb #767314df
 def _draw_agents(ax, rows, kinds, y):
@@ -31,6 +31,7 @@ KIND_LOOKS = dict(reader=dict(marker='s', color=COLORS[1]), average=dict(marker=
                   model=dict(marker='o', color=COLORS[0]))
 
 # %% ../../nbs/results/reader_figures.ipynb #3521f8cf
+@redrawable
 def agents_figure(
     table:pd.DataFrame, # model (the agent), kind, metric, value, low, high, optionally published: from `agents_table`
     metrics:tuple=('accuracy', 'precision', 'recall'), # one panel each

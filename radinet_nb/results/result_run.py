@@ -18,6 +18,7 @@ from ..data.fracatlas_groups import fracatlas_warnings
 from ..data.runs import OpenRun, Run, read_json, run_key, write_json
 from ..data.tables import write_table
 from ..errors import InputError
+from .drawn import keep_drawing
 from .figures import NOTHING, figure_bytes, finish_figure
 from .trainings import untrained_text
 
@@ -184,11 +185,12 @@ def figure(self:ResultRun,
     alt:str, # for readers who cannot see it: what kind of picture, and what it says
     source:str|None=None, # see `data_mark`
 ): # `fig`, so that the notebook shows it
-    "Mark a figure that rests on synthetic data, write it as SVG and PNG, and list it for the page"
+    "Write a figure as SVG and PNG with the numbers behind it, marked where synthetic, and list it for the page"
     empty = True if fig.get_label() == NOTHING else None
     list_content(self, 'figure', key, caption=caption, alt=alt, source=source, empty=empty)
     finish_figure(fig, data_mark(self.synthetic, source) == 'synthetic data')
     for kind in ('svg', 'png'): (self.folder/f'{key}.{kind}').write_bytes(figure_bytes(fig, kind))
+    keep_drawing(fig, self.folder/f'{key}.drawing.json')
     plt.close(fig) # a notebook would show an open figure once more
     return fig
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .figures import LABELS, looks_of, style
+from .figures import LABELS, looks_of, redrawable, style
 
 # %% ../../nbs/results/robustness_figures.ipynb #c0d10005
 def _draw_curve(ax, rows, look, label):
@@ -20,6 +20,7 @@ def _draw_curve(ax, rows, look, label):
     ax.plot(x, rows.value, color=look.color, marker=look.marker, linestyle=look.dash, label=label,
             markeredgecolor='black', markeredgewidth=.4, markersize=4)
 
+@redrawable
 def severity_figure(
     table:pd.DataFrame, # corruption, model, level, value, low, high: of one metric, levels in their order
     titles:dict, # corruption to the title of its panel, in order

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
-from .figures import style
+from .figures import redrawable, style
 
 # %% ../../nbs/results/schedule_figure.ipynb #73f92509
 def phase_spans(
@@ -36,6 +36,7 @@ def _draw_rates(ax, grid):
                          np.ma.masked_less_equal(grid.to_numpy(), 0), cmap=colors, norm=LogNorm(low/1.5, high*1.5))
 
 # %% ../../nbs/results/schedule_figure.ipynb #e8cf26fd
+@redrawable
 def schedule_figure(
     rates:pd.DataFrame, # of `learning.rates.rates_table`: epoch, phase, block, trainable, rate
     kept:int|None=None, # epoch whose weights were kept

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
 from ..errors import InputError
-from .figures import style
+from .figures import redrawable, style
 
 # %% ../../nbs/results/similarity_figure.ipynb #04dd631b
 #: parts of a module's name that only wrap the network
@@ -135,6 +135,7 @@ def _share_ticks(axes):
         if j and names(axes[i, j-1])[1] == names(ax)[1]: ax.tick_params(labelleft=False)
 
 # %% ../../nbs/results/similarity_figure.ipynb #68ce9a6b
+@redrawable
 def similarity_figure(
     grids:pd.DataFrame|dict, # frame of `similarity_grid`, or title to frame: one panel each
     rows:str|dict='', # what the rows' network is called; or title to name

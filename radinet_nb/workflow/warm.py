@@ -127,7 +127,8 @@ def be_kernel(
 )->int: # exit code
     "A Jupyter kernel"
     from ipykernel.kernelapp import IPKernelApp
-    IPKernelApp.launch_instance(argv=argv)
+    # at this level a kernel does not tell the terminal how to reach it
+    IPKernelApp.launch_instance(argv=[*argv, '--log-level=50'])
     return 0
 
 def be_executor(
