@@ -28,6 +28,7 @@ class Method:
     ema:float = 0. # decay of a moving average of the weights that teaches, is validated and kept; 0: the network itself
 
     boxes, labels, teaches, all_boxes, source = True, True, True, False, 'boxes'
+    activates = False # its maps are class activation maps
     m = t = a = float('nan') # of this epoch: median of the positives' scores, center and degree of sharpening
 
     def begin(self, epoch:int, epochs:int, m:float):
@@ -44,7 +45,7 @@ class Method:
         "A loss of each image (n,) from its label; None: there is none"
     def maps(self, logits:torch.Tensor)->torch.Tensor:
         "Probabilities (n, h, w) of a logit map; their maximum is the image's score"
-        return logits.float().sigmoid()
+        return activation_maps(logits) if self.activates else logits.float().sigmoid()
     def teacher_maps(self, logits:torch.Tensor)->torch.Tensor:
         "The same of a teacher"
         return self.maps(logits)
@@ -79,9 +80,8 @@ def activation_maps(
 @dataclass
 class ClassActivation(Method):
     "Labels of images only, and a class activation map (CheXNet with CAM)"
-    boxes, teaches, source = False, False, 'labels'
+    boxes, teaches, activates, source = False, False, True, 'labels'
     def image_loss(self, logits, batch): return image_bce(logits.mean((1, 2)), batch['label'])
-    def maps(self, logits): return activation_maps(logits)
 
 POOLINGS = ('lse', 'max', 'noisy_or')
 
@@ -201,7 +201,6 @@ class CamSelfTraining(Method):
     def teaches(self): return not self.activates
     def image_loss(self, logits, batch):
         return image_bce(logits.mean((1, 2)), batch['label']) if self.activates else None
-    def maps(self, logits): return activation_maps(logits) if self.activates else logits.float().sigmoid()
     def teacher_maps(self, logits): return activation_maps(logits)
     def target(self, maps, rows):
         high = check_teacher(maps).amax((1, 2), keepdim=True)
