@@ -26,7 +26,9 @@ _Views = Annotated[Path|None, typer.Option(help='CSV that overrules the views; d
 _Images = Annotated[list[Path], typer.Argument(
     help='DICOM files, image files, or folders; two files: frontal and lateral view')]
 _Result = Annotated[Path|None, typer.Option(
-    help='new folder for predictions.csv, left_out.csv and overlays; default: print CSV')]
+    help='new folder for predictions.csv, left_out.csv, boxes.csv of a localizer and overlays; default: print CSV')]
+_Rate = Annotated[float, typer.Option(
+    help='of a localizer: false positives an image at the threshold, on validation; default: 0.5')]
 _OwnKey = Annotated[Path|None, typer.Option(
     help="key file of the pseudonyms, made if there is none: keep it; default: one in the user's data folder")]
 _Key = Annotated[Path|None, typer.Option(
@@ -124,17 +126,26 @@ def audit_command(
 
 # %% ../nbs/data_commands.ipynb #b62cd971
 def export_command(
-    run:Annotated[Path, typer.Argument(help='folder of a finished stage')], # what to read
+    run:Annotated[Path, typer.Argument(help='folder of a finished stage or localizer')], # what to read
     out:Annotated[Path, typer.Argument(help='model folder to write')], # where
     rule:Annotated[str, typer.Option(help='of the threshold: accuracy, youden or f1')]='accuracy', # on validation
+    rate:_Rate=None, # on validation
     pixels:Annotated[int, typer.Option(help='side of a view; 0: as the run says')]=0, # size
     onnx:Annotated[bool, typer.Option('--onnx', help='model.onnx too, checked with onnxruntime')]=False, # for others
     timm:Annotated[bool, typer.Option('--timm', help='a folder timm too, for timm.create_model')]=False, # for others
 ):
     "Turn a run into a model folder: weights, body for torchvision or timm, configuration, model card."
+    from radinet_nb.data.runs import load_run
     from radinet_nb.models.card import export_run
     from radinet_nb.models.folder import load_network
     from radinet_nb.models.interchange import write_onnx, write_timm
+    from radinet_nb.models.localizers import export_localizer
+    if load_run(run).record.get('task') == 'map':
+        if rule != 'accuracy' or pixels or onnx or timm:
+            raise InputError('this is the run of a localizer', run, 'of the options it takes --rate')
+        with progress_line('radinet export'): export_localizer(run, out, .5 if rate is None else rate)
+        return print(out)
+    if rate is not None: raise InputError('--rate is for the run of a localizer', run, 'a classifier takes --rule')
     if onnx: require_extra('--onnx', 'onnx', 'onnx', 'onnxruntime', 'onnxscript')
     with progress_line('radinet export'):
         export_run(run, out, rule=rule, pixels=pixels)
@@ -152,13 +163,15 @@ def predict_command(
     public:Annotated[bool, typer.Option('--public', help='the files identify nobody: show their names')]=False, # open
     jobs:Annotated[int, typer.Option(help='processes that read images')]=1, # at once
 ):
-    "Probability, decision and Grad-CAM picture for every study."
+    "Probability, decision and Grad-CAM picture for every study; of a localizer boxes, scores and picture an image."
+    from radinet_nb.models.found import printed_boxes
     from radinet_nb.models.prediction import predict_files
     with progress_line('radinet predict'): res = predict_files(model, paths, out, key, public, jobs)
     if out is None:
-        print(res.table.to_csv(index=False), end='')
+        print((res.table if res.boxes is None else printed_boxes(res)).to_csv(index=False), end='')
         for row in res.left.itertuples(): print(f'left out: {row.file}: {row.reason}', file=sys.stderr)
-    else: print(f'{out}: {len(res.table)} studies judged, {len(res.left)} files left out')
+    elif res.boxes is None: print(f'{out}: {len(res.table)} studies judged, {len(res.left)} files left out')
+    else: print(f'{out}: {len(res.boxes)} boxes in {len(res.table)} images, {len(res.left)} files left out')
     if not (key or public):
         line = 'the names are those of a key that was thrown away: --key FILE makes them traceable'
         print(line, file=sys.stderr)

@@ -109,14 +109,16 @@ def overlay(
     image:np.ndarray, # (h, w) uint8
     heat:np.ndarray, # (h, w) from 0, of the same shape or another
     strength:float=0.6, # of the color at the maximum
+    full:float|None=None, # value of the full color, twice that of the line; None: the map's own maximum
 )->np.ndarray: # (h, w, 3) uint8
     "Lay a map over a radiograph"
     from matplotlib import colormaps
     from PIL import Image
     from scipy.ndimage import binary_erosion
     gray = np.repeat(image[..., None], 3, axis=2).astype('float32')
-    if heat.max() <= 0: return gray.astype('uint8')
-    scaled = Image.fromarray((heat/heat.max()).astype('float32'))
+    full = heat.max() if full is None else full
+    if heat.max() <= 0 or full <= 0: return gray.astype('uint8')
+    scaled = Image.fromarray((heat/full).astype('float32'))
     share = np.asarray(scaled.resize(image.shape[::-1], Image.Resampling.BICUBIC)).clip(0, 1)
     alpha = strength*share[..., None]
     res = gray*(1 - alpha) + 255*colormaps['plasma'](share)[..., :3]*alpha

@@ -21,7 +21,8 @@ from ..learning.features import feature_network, features_of_images
 from ..learning.fused import FusedModel, fit_fused, load_fused, save_fused
 from ..learning.fusion import FusionClassifier
 from ..learning.rows import rows_for
-from .folder import load_network
+from .folder import load_network, raw_config
+from .localizers import load_localizer
 
 # %% ../../nbs/models/fused.ipynb #3e1a0006
 class FusedNetwork(nn.Module):
@@ -73,10 +74,11 @@ def export_fused(
     return save_fused(FusedModel(networks, made.expects, made.classifier, facts), out)
 
 def load_model(
-    folder:str|Path, # a model folder of one network, or of several and a classifier
+    folder:str|Path, # a model folder of one network, of several and a classifier, or of a localizer
 )->tuple[nn.Module,dict]: # what gives logits, in evaluation mode; its configuration
-    "Read a model folder of either kind; `InputError` for one that is incomplete"
-    if not (Path(folder)/'classifier.safetensors').is_file(): return load_network(folder)
+    "Read a model folder of any kind; `InputError` for one that is incomplete"
+    if not (Path(folder)/'classifier.safetensors').is_file():
+        return load_localizer(folder) if raw_config(folder).get('task') == 'map' else load_network(folder)
     model = load_fused(folder)
     wanted = 'name', 'task', 'classes', 'unit', 'shape', 'parts', 'threshold', 'synthetic'
     if missing := [o for o in wanted if o not in model.facts]:

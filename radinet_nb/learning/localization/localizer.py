@@ -126,8 +126,16 @@ def localizer_from_weights(
     header = weights_header(path)
     if 'localizer' not in header:
         raise InputError('these weights are not those of a localizer', path, 'name the run of a localization')
-    network = Localizer(LocalizerSpec(**header['localizer']))
-    network.load_state_dict(load_weights(path))
+    state = load_weights(path)
+    try:
+        spec = LocalizerSpec(**header['localizer'])
+        # before it is built: a wrong number of channels may need more memory than there is
+        if state['head.logit.weight'].shape != (1, spec.channels, 1, 1): raise KeyError('head.logit.weight')
+        network = Localizer(spec)
+        network.load_state_dict(state)
+    except (TypeError, ValueError, KeyError, RuntimeError):
+        raise InputError('the weights are not those of the localizer that they describe', path,
+                         'fetch or train them again') from None
     return network.eval()
 
 def carry_into(

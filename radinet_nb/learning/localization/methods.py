@@ -31,6 +31,7 @@ class Method:
     every_image = False # learns from the label of every image, whatever its role
     @property
     def ever_teaches(self)->bool: return type(self).teaches is not False
+    activates = False # its maps are class activation maps
     m = t = a = float('nan') # of this epoch: median of the positives' scores, center and degree of sharpening
 
     def begin(self, epoch:int, epochs:int, m:float):
@@ -47,7 +48,7 @@ class Method:
         "A loss of each image (n,) from its label; None: there is none"
     def maps(self, logits:torch.Tensor)->torch.Tensor:
         "Probabilities (n, h, w) of a logit map; their maximum is the image's score"
-        return logits.float().sigmoid()
+        return activation_maps(logits) if self.activates else logits.float().sigmoid()
     def teacher_maps(self, logits:torch.Tensor)->torch.Tensor:
         "The same of a teacher"
         return self.maps(logits)
@@ -82,9 +83,8 @@ def activation_maps(
 @dataclass
 class ClassActivation(Method):
     "Labels of images only, and a class activation map (CheXNet with CAM)"
-    boxes, teaches, every_image, source = False, False, True, 'labels'
+    boxes, teaches, every_image, activates, source = False, False, True, True, 'labels'
     def image_loss(self, logits, batch): return image_bce(logits.mean((1, 2)), batch['label'])
-    def maps(self, logits): return activation_maps(logits)
 
 POOLINGS = ('lse', 'max', 'noisy_or')
 
@@ -204,7 +204,6 @@ class CamSelfTraining(Method):
     def teaches(self): return not self.activates
     def image_loss(self, logits, batch):
         return image_bce(logits.mean((1, 2)), batch['label']) if self.activates else None
-    def maps(self, logits): return activation_maps(logits) if self.activates else logits.float().sigmoid()
     def teacher_maps(self, logits): return activation_maps(logits)
     def target(self, maps, rows):
         high = check_teacher(maps).amax((1, 2), keepdim=True)
