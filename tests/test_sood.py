@@ -115,8 +115,7 @@ def test_adapters_are_a_pair_on_their_own_backbone_and_left_out_without_peft(pla
     assert {o.params['backbone'] for o in pair.values()} == {'test_vit'}
     assert len({o.parents['source'] for o in pair.values()}) == 1
     assert pair['LoRA on test_vit'].params['lora_rank'] == 8 and 'lora_rank' not in pair['plain on test_vit'].params
-    graph = paper_module('sood2021', 'graph')
-    monkeypatch.setattr(graph, 'is_installed', lambda module: module != 'peft')
+    monkeypatch.setattr('radinet_nb.errors.is_installed', lambda module: module != 'peft')
     bare = make_plan(load_profile('smoke'), 'sood2021')
     assert not any('test_vit' in o for o in bare if o.startswith('sood2021/'))
     assert 'peft is not installed' in bare['sood2021/depth/main'].params['left_out']
