@@ -33,12 +33,15 @@ def cell_name(
 def image_layout(
     table:pd.DataFrame, # metrics of models with intervals, as `model_table` gives them
     keys:tuple, # columns that name a model
-)->pd.DataFrame: # keys, accuracy, F1, κ, AUC, trainings, images, patients
+)->pd.DataFrame: # keys, accuracy, F1, κ, AUC, where it is known AUC without hardware, trainings, images, patients
     "One row a model, intervals in brackets"
     rows, names = [], dict(zip(IMAGE_METRICS, ('accuracy', 'F1', 'κ', 'AUC'), strict=True))
     for key, part in table.groupby(list(keys), sort=False):
         at = part.set_index('metric')
         cells = {name: interval_text(at.value[o], at.low[o], at.high[o]) for o, name in names.items()}
+        if 'without_hardware' in at:
+            bare = ('without_hardware', 'without_hardware_low', 'without_hardware_high')
+            cells['AUC without hardware'] = interval_text(*at.loc['auc', list(bare)])
         counts = dict(trainings=at.seeds.iloc[0], images=at.n.iloc[0], patients=at.patients.iloc[0])
         rows.append(dict(zip(keys, key, strict=True)) | cells | counts)
     return pd.DataFrame(rows)
