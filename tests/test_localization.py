@@ -183,3 +183,21 @@ def test_a_target_of_another_size_is_told(chests):
     loss = MapLoss(method_named('supervised'), data)
     _, batch = next(iter(MapLoader(data, Batches(8))))
     with pytest.raises(InputError, match='for a map of'): loss(torch.zeros(8, 16, 16), batch)
+
+
+def test_polygons_are_learned_where_they_are_known_and_hidden_with_their_boxes(chests):
+    "The mask of a polygon lies in that of its box, a weak image has none, and a table without polygons is told"
+    studies, sizes, cache = chests
+    rings = [json.dumps([[[b[0], b[1], b[2], b[1], b[0], b[3]]] for b in json.loads(o)]) for o in studies.boxes]
+    one, outlined = replace(TINY, mask='polygon'), studies.assign(polygons=rings)
+    data = [map_data(*o, sizes, cache)[0].shown('train') for o in ((one, outlined), (TINY, studies))]
+    (_, drawn), (_, boxed) = (next(iter(MapLoader(o, Batches(36)))) for o in data)
+    assert (drawn['mask'] <= boxed['mask']).all() and 0 < drawn['mask'].sum() <= boxed['mask'].sum()
+    assert drawn['polygons'][drawn['role'] == 2].isnan().all() and drawn['boxes'].isnan().all()
+    for x, known in MapLoader(data[0], Batches(36), training=True): # moved with the image
+        assert x.isfinite().all() and known['mask'][known['role'] == 1].sum() > 0
+        assert known['mask'][known['role'] != 1].sum() == 0
+    with pytest.raises(InputError, match='no polygon is known'): map_data(one, studies, sizes, cache)
+    outside = studies.assign(polygons=studies.boxes.where(studies.boxes == '[]', '[[[0, 0, 39, 0, 0, 31]]]'))
+    with pytest.raises(InputError, match='leaves the box'): map_data(one, outside, sizes, cache)
+    with pytest.raises(InputError, match='write box or polygon'): replace(TINY, mask='circle')

@@ -37,7 +37,8 @@ def pair_views(
     count = first.size()
     paired = cases.index.isin(count[count == 2].index)
     cases = cases.reset_index()
-    cases.loc[paired, 'view'], cases.loc[paired, 'boxes'] = 'pair', pd.NA
+    cases.loc[paired, 'view'] = 'pair'
+    cases.loc[paired, [o for o in ('boxes', 'polygons') if o in cases]] = pd.NA
     parts = [cases if single == 'keep' else cases[paired], studies[studies['view'] == 'pair']]
     return pd.concat(parts, ignore_index=True)[list(studies)].astype(studies.dtypes.to_dict())
 

@@ -20,7 +20,8 @@ from ...data.loaders import Batches
 from ...errors import InputError
 from .localizer import STRIDE
 from .roles import ROLES
-from .targets import box_masks, padded_boxes, unmoved
+from .targets import (
+    box_masks, padded_boxes, polygon_masks, split_lesions, unmoved)
 
 # %% ../../../nbs/learning/localization/batches.ipynb #8686e2d7
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class MapRows:
     roles:torch.Tensor # (n,) number in `ROLES`, -1 outside training
     boxes:torch.Tensor # (n, k, 4) in pixels of the square, NaN where there is none or it is hidden
     known:torch.Tensor # (n,) bool: the map of this image is known
+    polygons:torch.Tensor|None = None # (n, m, p, 2) of lesions that are not among the boxes; None: boxes are learned
 
     def __len__(self): return len(self.index)
 
@@ -40,6 +42,7 @@ def map_rows(
     rows:pd.DataFrame, # of one split
     boxes:list, # of each row in pixels of the square; None where nobody drew any
     roles:pd.Series|None=None, # of each row; None: of validation or test, where everything known may be used
+    polygons:list|None=None, # of each row as `polygons.framed_polygons` gives them; None: boxes are learned
 )->MapRows:
     "The rows of one split without what must be hidden; `InputError` for images that give no square map"
     h, w = cache.shape
@@ -51,7 +54,8 @@ def map_rows(
     drawn = torch.tensor([o is not None and len(o) > 0 for o in boxes])
     known = (label == 0) | drawn if roles is None else (number != ROLES.index('weak'))
     shown = [o if k else None for o, k in zip(boxes, known.tolist(), strict=True)]
-    return MapRows(cache.images, cache.rows_of(rows.path), label, number, padded_boxes(shown), known)
+    lesions = (padded_boxes(shown), None) if polygons is None else split_lesions(shown, polygons)
+    return MapRows(cache.images, cache.rows_of(rows.path), label, number, lesions[0], known, lesions[1])
 
 # %% ../../../nbs/learning/localization/batches.ipynb #a110b340
 class MapLoader(DataLoader):
@@ -73,6 +77,7 @@ class MapLoader(DataLoader):
             o = self.at[torch.tensor(chunk)]
             known = dict(row=o, role=self.rows.roles[o], label=self.rows.labels[o], known=self.rows.known[o],
                          boxes=self.rows.boxes[o])
+            if self.rows.polygons is not None: known['polygons'] = self.rows.polygons[o]
             yield torch.from_numpy(self.rows.images[self.rows.index[o.numpy()]]), known
     def before_iter(self): self.step = 0; self.epoch += 1
     def after_batch(self, b):
@@ -85,7 +90,9 @@ class MapLoader(DataLoader):
             # what `augment` draws first, from a generator of the same seed
             maps = affine(len(x), torch.Generator().manual_seed(seed), 15*strength, 0.08*strength, 0.1*strength)
             maps, x = maps.to(x.device), augment(x, torch.Generator().manual_seed(seed), strength)
-        mask = box_masks(known['boxes'], maps, self.pixels, self.pixels//STRIDE)
+        size = self.pixels, self.pixels//STRIDE
+        mask = box_masks(known['boxes'], maps, *size)
+        if 'polygons' in known: mask = torch.maximum(mask, polygon_masks(known['polygons'], maps, *size))
         return normalize(x, o.mean, o.std), dict(mask=mask, maps=maps, plain=plain) | known
     def new(self, dataset=None, bs=None, shuffle=False, **kwargs):
         return MapLoader(self.rows, self.batches, shuffle, self.at)
@@ -108,5 +115,6 @@ def rows_where(
 )->tuple[MapRows,torch.Tensor]: # some of them; where they stand in `rows`
     "Some of the rows"
     at = wanted.nonzero().flatten()
-    parts = {k: getattr(rows, k)[at] for k in ('labels', 'roles', 'boxes', 'known')}
+    names = ['labels', 'roles', 'boxes', 'known', *(['polygons'] if rows.polygons is not None else [])]
+    parts = {k: getattr(rows, k)[at] for k in names}
     return MapRows(images=rows.images, index=rows.index[at.numpy()], **parts), at

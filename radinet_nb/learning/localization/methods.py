@@ -169,7 +169,7 @@ class ConstantSharpening(Method):
 
 @dataclass
 class AsymmetricSharpening(ConstantSharpening):
-    "Sharpened in logits about the center t, or about the map's own maximum where that is lower (Wang 2021)"
+    "Lifted in logits where it lies above the center t, the more the lower the map's maximum (Wang 2021)"
     def target(self, maps, rows): return sharpen_asymmetric(maps, self.a, self.t)
 
 @dataclass

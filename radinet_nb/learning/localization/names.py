@@ -20,5 +20,5 @@ METHODS = dict(
     image_label='its label and the map as it is',
     hard_threshold='the cells above t as ones',
     constant_sharpening='the map sharpened with constant a and t',
-    asymmetric_sharpening='the map sharpened below its own maximum (Wang 2021)',
+    asymmetric_sharpening='the map, lifted above t the more the lower its maximum (Wang 2021)',
     dynamic_sharpening='the map sharpened as the scores of the positives say')

@@ -58,12 +58,13 @@ def dynamic_center(
 # %% ../../../nbs/learning/localization/sharpening.ipynb #f6349606
 def sharpen_asymmetric(
     maps:torch.Tensor, # (n, h, w) probabilities, detached
-    a:float=4., # degree
-    t:float=0.4, # center, at most
-)->torch.Tensor: # float32, of the same shape
-    "Adaptive asymmetric label sharpening (Wang et al. 2021, section 2.2)"
+    a:float=4., # degree of a map that is 0 everywhere; 1 of one that reaches 1
+    t:float=0.4, # center
+)->torch.Tensor: # float32 (or double), of the same shape, nowhere below `maps`
+    "Adaptive asymmetric label sharpening (Wang et al. 2021)"
     check_sharpening(a, t)
     with torch.autocast(maps.device.type, enabled=False):
-        y = check_teacher(maps).clamp(1e-6, 1 - 1e-6)
-        center = y.amax((1, 2), keepdim=True).clamp(max=t)
-        return (a*y.logit() + (1 - a)*center.logit()).sigmoid()
+        y = check_teacher(maps).clamp(0, 1)
+        degree = a - (a - 1)*y.amax((1, 2), keepdim=True)
+        lifted = (degree*y.logit(eps=1e-6) + (1 - degree)*math.log(t/(1 - t))).sigmoid()
+        return torch.maximum(lifted, y)

@@ -20,6 +20,7 @@ from fastai.optimizer import OptimWrapper
 
 from ...data.frames import cell_boxes, framed_boxes
 from ...data.loaders import Batches
+from ...data.polygons import framed_polygons
 from ...data.runs import OpenRun, Run, clock
 from ...data.schema import image_flags
 from ...data.studies import fingerprint
@@ -56,6 +57,7 @@ class Localization:
     train_share:float = 1. # of the training groups that is learned from
     boxes:float = 0.1 # share of the groups of positives whose boxes are kept
     negatives:float = 0.37 # share of the groups of negatives that stand beside them
+    mask:str = 'box' # what is learned of a lesion: its 'box', or its 'polygon' where one is known
     epochs:int = 30 # passes over all training images
     lr:float = 4e-5 # of Adam
     weight_decay:float = 1e-4 # of Adam, added to the gradient
@@ -86,6 +88,8 @@ class Localization:
                              'choose 1 epoch or more, 2 images or more')
         if self.precision not in ('auto', 'bf16', 'fp32'):
             raise InputError(f'{self.precision!r} is unknown', 'precision', 'write auto, bf16 or fp32')
+        if self.mask not in ('box', 'polygon'):
+            raise InputError(f'{self.mask!r} is unknown', 'mask', 'write box or polygon')
         method_named(self.method, **self.settings)
 
 RENAMED_PARAMETERS = {'source': 'start'}
@@ -115,6 +119,7 @@ class MapData:
     roles:pd.Series # of every row
     boxes:list # of every row in pixels of the square; None where nobody drew any
     cache:object # `ImageCache`
+    polygons:list|None = None # of every row in pixels of the square; None: boxes are learned
 
     def split(self, name:str)->tuple[pd.DataFrame,list]:
         "Rows and boxes of one split"
@@ -122,8 +127,9 @@ class MapData:
         return self.rows[own], [o for o, k in zip(self.boxes, own, strict=True) if k]
     def shown(self, name:str)->MapRows:
         "What a trainer may know of a split: in training no box of a weak image"
-        rows, boxes = self.split(name)
-        return map_rows(self.cache, rows, boxes, self.roles[rows.index] if name == 'train' else None)
+        (rows, boxes), own = self.split(name), (self.rows.split == name).to_numpy()
+        polygons = None if self.polygons is None else [o for o, k in zip(self.polygons, own, strict=True) if k]
+        return map_rows(self.cache, rows, boxes, self.roles[rows.index] if name == 'train' else None, polygons)
     def cells(self, name:str)->list:
         "Boxes of a split in cells of the map"
         return [None if o is None else o/STRIDE for o in self.split(name)[1]]
@@ -143,7 +149,10 @@ def map_data(
     method = method_named(one.method, **one.settings)
     roles = draw_roles(rows, 1. if method.all_boxes else one.boxes, one.negatives, one.seed)
     check_roles(rows, roles, method.source == 'boxes')
-    return MapData(rows, roles, framed_boxes(rows, sizes, cache.shape[0]), cache), seen, audit
+    pixels, drawn = cache.shape[0], None
+    lesions = framed_boxes(rows, sizes, pixels)
+    if one.mask == 'polygon': drawn = framed_polygons(rows, [cell_boxes(o) for o in rows.boxes], sizes, pixels)
+    return MapData(rows, roles, lesions, cache, drawn), seen, audit
 
 # %% ../../../nbs/learning/localization/training.ipynb #9e006111
 def map_learner(
