@@ -21,7 +21,7 @@ def model_sources(
 )->list[str]: # text of every file of `PACKAGE/models`; none where the package is not installed
     "The source files that define a package's classification models, read and not executed"
     spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else []
+    folders = (spec.submodule_search_locations if spec else None) or []
     return [p.read_text(encoding='utf-8') for o in folders for p in sorted((Path(o)/'models').glob('*.py'))]
 
 # %% ../../nbs/learning/backbones.ipynb #0b421e5d
@@ -80,7 +80,7 @@ def trust_backbone(
 
 def check_trusted(
     name:str, # the backbone that a weights file names
-    where:str='weights', # the file
+    where:str|Path='weights', # the file
 ):
     "`InputError` for one's own backbone that nobody has named"
     trusted = {*_TRUSTED, *os.environ.get('RADINET_BACKBONES', '').split(',')}

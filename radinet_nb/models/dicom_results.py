@@ -41,7 +41,7 @@ def source_header(
     if key is None: return head
     for name in UIDS: setattr(head, name, hashed_uid(key, getattr(head, name)))
     for name in KEPT[len(UIDS) + 1:]: setattr(head, name, '')
-    head.PatientID = head.PatientName = patient
+    head.PatientID, head.PatientName = patient, f'{patient}^'
     return head
 
 # %% ../../nbs/models/dicom_results.ipynb #f57c3943
@@ -125,7 +125,7 @@ def overlay_capture(
     capture = SCImage.from_ref_dataset(
         head, picture, 'RGB', 8, 'PATIENT', uid('captures'), 901, uid(f'capture {head.SOPInstanceUID}'), number,
         'radinet_nb', patient_orientation=('L', 'F'), transfer_syntax_uid='1.2.840.10008.1.2.1')
-    capture.PatientOrientation = '' # two views side by side have none
+    capture.PatientOrientation = capture.Laterality = '' # two views side by side have none
     capture.ImageType, capture.BurnedInAnnotation = ['DERIVED', 'SECONDARY'], 'NO'
     capture.SeriesDescription = capture.ImageComments = RESEARCH
     capture.DerivationDescription = f'Grad-CAM of {config["name"]} {config["version"]}, a line of text below'
