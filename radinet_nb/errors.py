@@ -10,7 +10,7 @@ class InputError(ValueError):
     "Input that cannot be used; the message is one line"
     def __init__(self,
         what:str, # what is wrong
-        where:str='', # the file, row, column or parameter
+        where:object='', # the file, row, column or parameter
         mend:str='', # how to mend it
     ):
         self.what, self.where, self.mend = what, str(where), mend

@@ -144,9 +144,26 @@ def test_every_table_and_figure_of_the_papers_has_words_of_its_own():
     assert [o for o in found if o[2] == 'figure' and o[5] < 20] == [], 'no alternative text'
 
 
+def test_sections_are_folded_and_links_lead_into_them(text):
+    sections = re.findall(r'<details class="part">.*?</details>(?=<details class="part">|\n?</main>)', text, flags=re.S)
+    assert len(sections) == text.count('<h2>') > 10 and '<details open' not in text
+    # the id stands in the part that folds: there a browser opens what a link leads into
+    assert all(re.match(r'<details class="part"><summary><h2>.*?</summary><div id="', o, flags=re.S) for o in sections)
+    first = text[text.index('<main>'):text.index('<details class="part">')]
+    assert 'class="bar"' in first and 'tried on <strong>synthetic</strong>' in first and '<figure' not in first
+
+
+def test_every_number_says_where_it_comes_from(text):
+    rows = re.findall(r'<tr([^>]*)><td', text)
+    assert len(rows) > 40 and all(' title="From ' in o for o in rows)
+    assert any('karam2021/stage/RadiNet_wrist.seed0 (' in o for o in rows)
+    captions = re.findall(r'<figcaption>(.*?)</figcaption>', text, flags=re.S)
+    assert all('<details class="source">' in o for o in captions)
+
+
 def test_what_was_not_run_is_said(text):
     assert text.count('class="absent"') == 9 # sections of which no run was given
-    assert '<small>not run</small>' in text.split('class="contents"')[1].split('</ul>')[0]
+    assert text.count('<small>not run</small></summary>') == 9
 
 
 def test_every_claim_of_the_paper_has_its_verdict(report, text):
@@ -176,11 +193,14 @@ PROBE = '''<!DOCTYPE html><meta charset="utf-8">
 <pre id="found"></pre><script>
 onload = () => {
   const doc = document.getElementById('page').contentDocument, root = doc.documentElement
+  const folded = root.scrollHeight
+  for (const o of doc.querySelectorAll('details.part')) o.open = true
   const wide = [...doc.querySelectorAll('body *')].filter(
     o => o.getBoundingClientRect().right > %d && !o.closest('.scroll') && !o.closest('pre'))
   const rows = o => [...o.querySelectorAll('tbody tr')].filter(r => r.offsetHeight).length
   document.getElementById('found').textContent = JSON.stringify({
-    width: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight,
+    width: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight, folded,
+    verdicts: doc.querySelector('.key').getBoundingClientRect().bottom,
     shown: [...doc.querySelectorAll('.fold ~ .scroll')].map(rows), images: doc.images.length,
     wide: wide.slice(0, 5).map(o => o.outerHTML.slice(0, 120)),
     broken: [...doc.images].filter(o => !o.complete || !o.naturalWidth).length,
@@ -198,15 +218,46 @@ def test_in_a_browser(report, width):
                  '--dump-dom', probe.as_uri())
     found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', res.stdout, flags=re.S)[1]))
     assert found['width'] == width and found['height'] > 2000
+    assert found['folded'] < 2200 # whatever the sections hold
+    assert found['verdicts'] < (844 if width > 1000 else 1300) # the verdicts come first
     assert found['shown'] and set(found['shown']) == {FOLDED}
     assert found['scroll'] <= width, found['wide']
     assert found['wide'] == [] and (found['images'], found['broken'], found['wordless']) == (2, 0, 0)
     assert [o for o in res.stderr.splitlines() if 'CONSOLE' in o] == []
 
 
+def paper_pages(pdf):
+    "How many sheets a PDF has"
+    return len(re.findall(rb'/Type\s*/Page\b', pdf.read_bytes()))
+
+
+OPENED = """<!DOCTYPE html><meta charset="utf-8">
+<iframe id="page" src="page.html#%s" style="width:800px;height:600px"></iframe>
+<pre id="found"></pre><script>
+onload = () => { const doc = document.getElementById('page').contentDocument
+  const open = [...doc.querySelectorAll('details.part')].filter(o => o.open).map(o => o.querySelector('.inside').id)
+  doc.getElementById('unfold').checked = true
+  doc.body.offsetHeight // lay out
+  const inside = [...doc.querySelectorAll('.part > .inside')]
+  const shown = inside.filter(o => o.checkVisibility({contentVisibilityAuto: true}))
+  document.getElementById('found').textContent = JSON.stringify({open, shown: shown.length}) }
+</script>"""
+
+
+@needs_browser
+def test_a_link_opens_its_section_and_one_box_opens_all(report, text):
+    ids = re.findall(r'<div id="([^"]+)" class="inside">', text)
+    probe = report.with_name('opened.html')
+    probe.write_text(OPENED % ids[3])
+    res = browse('--allow-file-access-from-files', '--virtual-time-budget=8000', '--dump-dom', probe.as_uri())
+    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', res.stdout, flags=re.S)[1]))
+    assert found == dict(open=[ids[3]], shown=len(ids))
+
+
 @needs_browser
 def test_on_paper(report, text):
     assert (report.with_suffix('.pdf')).read_bytes()[:5] == b'%PDF-'
     assert 'href="page.pdf"' in text
+    assert paper_pages(report.with_suffix('.pdf')) > 5 # what is folded on a screen is printed
     # links would lead to this machine from paper
     assert b'file://' not in report.with_suffix('.pdf').read_bytes()

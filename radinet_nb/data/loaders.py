@@ -52,7 +52,7 @@ class CacheLoader(ShownBatches, DataLoader):
     def __init__(self,
         images:np.ndarray, # (rows of the cache, h, w) uint8, memory-mapped
         index:np.ndarray, # rows to use
-        targets:np.ndarray, # class index of each
+        targets:np.ndarray, # class index of each; several labels: (rows, classes) float32, 0 or 1
         batches:Batches=Batches(), # how they become batches
         training:bool=False, # shuffle and augment
         meaning:Meaning=Meaning(), # what the rows are: fastai's calls that show ask

@@ -99,17 +99,20 @@ class ShownBatches:
     def decode(self, b):
         "Images from 0 to 1, and class indices, on the CPU, in fastai's types"
         import torch
-        from fastai.torch_core import TensorCategory, TensorImage
+        from fastai.torch_core import TensorCategory, TensorImage, TensorMultiCategory
         mean, std = (torch.tensor(o).view(1, 3, 1, 1) for o in (self.batches.mean, self.batches.std))
         x = TensorImage((torch.as_tensor(b[0]).detach().cpu().float()*std+mean).clamp(0, 1))
-        return (x, *(TensorCategory(torch.as_tensor(o).cpu()) for o in b[1:]))
+        kind = [TensorCategory if o.ndim == 1 else TensorMultiCategory for o in map(torch.as_tensor, b[1:])]
+        return (x, *(k(torch.as_tensor(o).cpu()) for k, o in zip(kind, b[1:], strict=True)))
     def decode_batch(self, b, max_n=9, full=True):
         "The items of a batch: an image and the names of its classes"
-        from fastai.data.transforms import Category
+        from fastai.data.transforms import Category, MultiCategory
         from fastcore.foundation import L
         x, *ys = self.decode(b)
         name = list(self.meaning.classes) or [str(i) for i in range(1000)]
-        return L((x[i], *(Category(name[int(y[i])]) for y in ys)) for i in range(min(len(x), max_n)))
+        def meant(y): # the class of an image, or all of its labels
+            return Category(name[int(y)]) if y.ndim == 0 else MultiCategory(name[i] for i in y.nonzero().flatten())
+        return L((x[i], *(meant(y[i]) for y in ys)) for i in range(min(len(x), max_n)))
     def _pre_show_batch(self, b, max_n=9):
         x, *ys = self.decode(b)
         return x, ys[0] if len(ys) == 1 else tuple(ys), self.decode_batch(b, max_n)

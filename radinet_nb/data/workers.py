@@ -116,7 +116,7 @@ def _answers(function, jobs, workers, timeout, shared):
 def run_isolated(
     function:str, # 'module:function', importable
     jobs, # iterable of argument tuples, taken one at a time
-    workers:int=None, # processes; all cores by default
+    workers:int|None=None, # processes; None: all cores
     timeout:float=30, # seconds that one job may take
     **shared, # keyword arguments that are the same for all jobs
 ): # yields (number of the job, True, result) or (number, False, reason) as they are done

@@ -179,7 +179,7 @@ def choose_classifier(
             stack = dict(coef=meta.coef_[0], intercept=meta.intercept_)
         found[name] = float(roc_auc_score(code, joined_probability(model.fusion, p, stack)))
         learned[name] = dict(curves=curves, stack=stack)
-    return max(found, key=found.get), found, learned
+    return max(found, key=lambda o: found[o]), found, learned
 
 # %% ../../nbs/learning/fusion.ipynb #7b1f0015
 class FusionClassifier(ClassifierMixin, BaseEstimator):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIERS', 'INITS', 'HEADS', 'BODY_INITS', 'densenet51', 'without_classifier', 'is_torchvisions', 'build',
-           'features_of', 'input_scale', 'Dropout', 'init_layers', 'halved_widths', 'dense_head', 'check_head_spec',
-           'NetworkSpec', 'Network']
+           'features_of', 'own_body', 'input_scale', 'Dropout', 'init_layers', 'halved_widths', 'dense_head',
+           'check_head_spec', 'NetworkSpec', 'Network']
 
 # %% ../../nbs/learning/networks.ipynb #ca76a4d4
 import difflib
@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..data.augmentation import MEAN, STD, normalize
 from ..errors import InputError
-from .backbones import check_backbone
+from .backbones import check_backbone, is_own, own_backbone, trust_backbone
 
 # %% ../../nbs/learning/networks.ipynb #b92c0609
 def densenet51()->nn.Module: # with torchvision's classifier
@@ -50,10 +50,11 @@ def is_torchvisions(
 
 # %% ../../nbs/learning/networks.ipynb #29565f64
 def build(
-    name:str, # any classification model of torchvision, any model of timm, or `timm/NAME` to prefer timm's
+    name:str, # any model of torchvision or timm; `timm/NAME` to prefer timm's; `MODULE:FUNCTION` of one's own
 )->nn.Module: # randomly initialized, without its classifier
     "The backbone called `name`; a misspelt name is an `InputError` with the nearest known ones"
     if name == 'densenet51': return without_classifier(densenet51())
+    if is_own(name): return own_body(name)
     from torchvision import models
     if is_torchvisions(name): return without_classifier(models.get_model(name, weights=None))
     check_backbone(name)
@@ -74,12 +75,27 @@ def features_of(
     body.train(training)
     return n
 
+# %% ../../nbs/learning/networks.ipynb #39f01add
+def own_body(
+    name:str, # `MODULE:FUNCTION`
+)->nn.Module: # what the function gives
+    "A backbone of one's own; `InputError` where it gives no body with features"
+    body, mend = own_backbone(name)(), 'return a torch.nn.Module that gives features for images (n, 3, height, width)'
+    if not isinstance(body, nn.Module) or not any(True for _ in body.parameters()):
+        raise InputError(f'the function gives no network but a {type(body).__name__}', f'backbone {name}', mend)
+    try: features_of(body)
+    except Exception as e: # whatever the network of somebody else raises
+        raise InputError(f'it gives no features for images of 64 x 64 ({type(e).__name__}: {e})'.partition('\n')[0],
+                         f'backbone {name}', mend) from e
+    trust_backbone(name)
+    return body
+
 # %% ../../nbs/learning/networks.ipynb #8bf00282
 def input_scale(
     name:str, # of a backbone
 )->tuple[tuple,tuple]: # mean and deviation of three channels, for intensities in 0..1
     "With which scale of the input the public weights of a backbone were trained"
-    if name == 'densenet51' or is_torchvisions(name): return MEAN, STD
+    if name == 'densenet51' or is_own(name) or is_torchvisions(name): return MEAN, STD
     check_backbone(name)
     import timm
     known = timm.get_pretrained_cfg(name.removeprefix('timm/'))

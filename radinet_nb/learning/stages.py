@@ -29,6 +29,9 @@ def check_choices(
 ):
     "`InputError` for choices of a stage that cannot be, or exclude each other"
     start, drawn = stage.start, stage.network.body_init
+    if stage.task.kind == 'labels':
+        raise InputError('a stage learns one class an image, and this task has several labels',
+                         f'task {stage.task.name}', 'make each label a task, or take learner_from_frame')
     check_penalty(stage.l2sp_alpha, stage.l2sp_beta, start)
     check_decay(stage.ema)
     check_share(stage.train_share)

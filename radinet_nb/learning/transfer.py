@@ -18,14 +18,16 @@ from ..data.cache import ImageCache, build_cache
 from ..data.leaks import audit_stage
 from ..data.loaders import dataloaders, eval_loader
 from ..data.runs import OpenRun, Run, clock, load_run, run_key
-from ..data.studies import fingerprint, split_studies, study_table
+from ..data.studies import fingerprint
 from ..errors import InputError
 from .adapters import add_adapters, merge_adapters
 from .averages import MovingAverage
+from .backbones import is_own, own_backbone
 from .blocks import free_parameters
 from .carried import carry_table
 from .checkpoints import Checkpoint, open_checkpoint, remove_checkpoints
 from .devices import best_device, set_seed
+from .frame_rows import frame_rows
 from .learners import StageLearner, make_learner, resolved_precision
 from .memory import check_batch, explain_out_of_memory
 from .networks import Network, NetworkSpec
@@ -243,23 +245,25 @@ def run_chain(
 
 # %% ../../nbs/learning/transfer.ipynb #270e15c4
 def learner_from_frame(
-    frame:pd.DataFrame, # columns `path`, `label` (0 or 1), `patient`, and those of the study table that are known
+    frame:pd.DataFrame, # columns `path`, `label` (0 or 1) or that of the task, `patient`, and others of the study table
     folder:str|Path, # where the image cache goes
-    backbone:str|NetworkSpec='densenet169', # as `Network` takes it
+    backbone:str|NetworkSpec='densenet169', # as `Network` takes it; `MODULE:FUNCTION` for one's own
     pixels:int=224, # side of an image
-    task:Task|str='fracture', # what to learn
+    task:Task|str='fracture', # what to learn: a name, or `Task(name, column)` for any column
     source:str|Path='', # a run or a weights file to start from; empty: random weights
     seed:int=0, # of split, weights, order and augmentation
-    **options, # `group` (column to split by), `shares` of the split, `jobs` that read images, fields of `Batches`
+    **options, # `group`, `split`, `shares` as `frame_rows` takes them, `jobs` that read images, fields of `Batches`
 )->StageLearner: # a fastai `Learner`; `learn.studies` is the table with its splits, `learn.cache` the images
     "A learner on a data frame of image paths, split by patient; `InputError` without a column to split by"
     set_seed(seed)
-    table = study_table(frame, group=options.pop('group', 'patient'))
-    studies = split_studies(table, shares=options.pop('shares', (0.8, 0.1, 0.1)), seed=seed)
-    cache, task = build_cache(studies, folder, pixels, jobs=options.pop('jobs', 1)), task_named(task)
+    task, how = task_named(task), {o: options.pop(o) for o in ('group', 'split', 'shares') if o in options}
+    spec = NetworkSpec(backbone) if isinstance(backbone, str) else backbone
+    if is_own(spec.backbone): own_backbone(spec.backbone) # before images are read
+    studies = frame_rows(frame, task, seed=seed, **how)
+    cache = build_cache(studies, folder, pixels, jobs=options.pop('jobs', 1))
+    task = task.fixed(task.usable(studies))
     rows = rows_for(studies[studies.path.isin(cache.paths)], task)
     rows = audit_stage(seen_rows(source), rows, cache, where='learner_from_frame')[0]
-    spec = NetworkSpec(backbone) if isinstance(backbone, str) else backbone
     network = Network(spec.scaled(*start_scale(source)), n_classes=len(task.class_names(rows)))
     start_from(network, source)
     device = torch.device(options.pop('device', '') or best_device())

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from .backbones import check_trusted
 from .networks import Network, NetworkSpec, is_torchvisions
 from .packaged import PACKAGED, in_order_of, packaged_weights
 
@@ -70,6 +71,7 @@ def network_from_weights(
     if 'network' not in header:
         message = 'the file does not say what network it is of'
         raise InputError(message, path, 'name weights that a stage of this library wrote')
+    check_trusted(header['network'].get('backbone', ''), path)
     try: network = Network(NetworkSpec(**header['network']), header['n_classes'])
     except TypeError:
         raise InputError('the network is described in an unknown way', path, 'use a newer radinet_nb') from None

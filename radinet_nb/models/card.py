@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIDENCE', 'LIMITS', 'USE', 'SYNTHETIC', 'CARD_HEAD', 'CARD', 'unit_of', 'shape_of', 'decision_predictions',
-           'evaluate_run', 'data_rows', 'interval_rows', 'decision_text', 'split_text', 'card_parts', 'export_run']
+           'evaluate_run', 'data_rows', 'interval_rows', 'decision_text', 'split_text', 'card_parts', 'run_backbone',
+           'export_run']
 
 # %% ../../nbs/models/card.ipynb #da1a1cc7
 import shutil
@@ -20,7 +21,7 @@ from ..data.cache import ImageCache
 from ..data.runs import Run, load_run, require_new_folder, say_progress, write_text
 from ..data.tables import interval_text, markdown_table
 from ..errors import InputError
-from ..learning.weights import network_from_weights
+from ..learning.weights import network_from_weights, weights_header
 from .folder import read_config, write_model
 
 # %% ../../nbs/models/card.ipynb #db8a8296
@@ -241,6 +242,13 @@ def _config_of(run, threshold, rule, pixels)->dict:
         fingerprint=record.get('fingerprint'))
 
 # %% ../../nbs/models/card.ipynb #a72e3f2b
+def run_backbone(
+    folder:str|Path, # of a stage's run
+)->str: # as `NetworkSpec` has it; empty where the run left no network
+    "The backbone of a run's network; `InputError` where no finished run stands"
+    run = load_run(folder)
+    return weights_header(run.weights).get('network', {}).get('backbone', '') if run.weights.is_file() else ''
+
 def export_run(
     folder:str|Path, # of a stage's run
     out:str|Path, # the model folder: new or empty

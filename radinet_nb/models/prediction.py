@@ -20,9 +20,10 @@ from ..analysis.explain import grad_cam, overlay
 from ..data.workers import check_workers
 from ..data.files import file_table
 from ..data.identity import read_key
-from ..data.runs import require_new_folder
-from ..errors import InputError
+from ..data.runs import require_new_folder, say_progress
+from ..errors import InputError, require_extra
 from ..learning.devices import best_device
+from .dicom_results import dicom_cases, write_dicom_results
 from .folder import by_study, cases_for, probabilities, read_cases
 from .found import draw_found, find_boxes
 from .fused import load_model
@@ -124,18 +125,23 @@ def write_predictions(
     out:Path, # a new folder
     public:bool=False, # draw images that seem to hold text, too
     jobs:int=1, # processes that read images
-)->StudyPredictions: # the same; its table has the column overlay
+    dicom:bool=False, # reports and captures, too: see `dicom_results`
+    key:bytes|None=None, # of their pseudonyms; None: what the files say
+)->StudyPredictions: # the same; its table has the column overlay, and with `dicom` report
     "Write predictions.csv, left_out.csv, boxes.csv of a localizer, and overlays under a temporary name; rename it"
+    if dicom: dicom_cases(res.cases)
     part = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    told = {}
     if res.boxes is not None:
         names = draw_found(config, res, part/'overlays', public, jobs)
         res.boxes.to_csv(part/'boxes.csv', index=False)
     else:
         drawn = draw_overlays(network, config, res, part/'overlays', public, jobs)
         names = drawn.groupby('study', sort=False).overlay.agg(' '.join) if config['unit'] == 'view' else drawn.overlay
-    res = res._replace(table=res.table.assign(overlay=list(names)))
+        if dicom: told = dict(report=write_dicom_results(config, res, list(drawn.overlay), part, key))
+    res = res._replace(table=res.table.assign(overlay=list(names), **told))
     res.table.to_csv(part/'predictions.csv', index=False)
     res.left.to_csv(part/'left_out.csv', index=False)
     if out.exists(): out.rmdir()
@@ -150,10 +156,16 @@ def predict_files(
     key:str|Path|bytes|None=None, # key file of the pseudonyms, as at ingest; None: a key that is thrown away
     public:bool=False, # the files identify nobody: call them by their names, draw them even where text is burned in
     jobs:int=1, # processes that read images
+    dicom:bool=False, # reports and captures, too: see `dicom_results`
 )->StudyPredictions: # table with the column overlay, and every file that was left out
     "Probability and decision of every study in files, or the boxes in every image; `InputError` as in `check_output`"
     check_workers(jobs)
+    if dicom:
+        require_extra('--dicom', 'dicom', 'highdicom')
+        if out is None: raise InputError('there is no folder for DICOM files', '--dicom', 'name one with --out')
     network, config = load_model(model)
+    if dicom and config['task'] == 'map':
+        raise InputError('DICOM results are written of a classifier', '--dicom', 'leave it out for a localizer')
     network.to(best_device())
     if out is not None:
         out = Path(out).absolute()
@@ -168,4 +180,5 @@ def predict_files(
         what = e.what+(f' ({len(before)} files were left out before, {before[0]})' if before else '')
         raise InputError(what, e.where or ' and '.join(names[:2])+' ...'*(len(names) > 2), e.mend) from None
     res = res._replace(left=pd.concat([left, res.left], ignore_index=True))
-    return res if out is None else write_predictions(network, config, res, out, public, jobs)
+    if out is None: return res
+    return write_predictions(network, config, res, out, public, jobs, dicom, None if public else key)

@@ -24,10 +24,11 @@ def _paper_entry(folder, titles)->tuple: # HTML, and whether its data are synthe
     run = load_run(folder)
     id = run.params['paper']
     judged = pd.read_csv(run.folder/'claims.csv')
-    sentence = re.sub(r'\*\*(.*?)\*\*', r'<b>\1</b>', html.escape(verdict_sentence(judged), quote=False))
+    synthetic = bool(run.record.get('synthetic'))
+    sentence = re.sub(r'\*\*(.*?)\*\*', r'<b>\1</b>', html.escape(verdict_sentence(judged, synthetic), quote=False))
     where = f'{id}/page/{run.folder.name}/page.html'
     title = f'<h2 id="{id}"><a href="{where}">{id}</a></h2><p>{html.escape(titles.get(id, ""))}</p>'
-    return f'{title}<p>{sentence}</p>{verdict_bar(judged)._repr_html_()}', bool(run.record.get('synthetic'))
+    return f'{title}<p>{sentence}</p>{verdict_bar(judged)._repr_html_()}', synthetic
 
 # %% ../../nbs/results/front_page.ipynb #front008
 def write_front_page(

@@ -6,6 +6,7 @@
 __all__ = ['SYNTHETIC_DATA', 'banner', 'headline_sentence', 'item_map', 'items_markdown', 'kept_markdown']
 
 # %% ../../nbs/results/lead.ipynb #230aea3a
+import html
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +43,9 @@ def headline_sentence(
     row, name = rows.iloc[0], {'auc': 'AUC', 'f1': 'F1'}.get(metric, metric)
     printed = f'; the paper printed {row.published:.2f} on its own data' if pd.notna(row.get('published')) else ''
     seeds = f', mean of {row.seeds:.0f} trainings,' if row.get('seeds', 1) > 1 else ''
-    return (f'{model} reaches {name} **{interval_text(row.value, row.low, row.high)}**{seeds} on {row.n} test cases '
+    source = html.escape(f'From {paper.id}/{about["table"]}, row {model}, {metric}', quote=True)
+    value = f'<span title="{source}">**{interval_text(row.value, row.low, row.high)}**</span>'
+    return (f'{model} reaches {name} {value}{seeds} on {row.n} test cases '
             f'of {row.patients} patients (groups where there are no patient ids){printed}.')
 
 # %% ../../nbs/results/lead.ipynb #ce14a607

@@ -27,7 +27,7 @@ def verdict_bar(
     count = judged.verdict.value_counts().reindex(list(VERDICTS), fill_value=0)
     words = html.escape(', '.join(f'{n} {verdict}' for verdict, n in count.items()))
     bar = ''.join(f'<span class="v{i}" style="flex:{n}"></span>' for i, n in enumerate(count) if n)
-    key = ''.join(f'<li><b>{n}</b><i class="v{i}"></i>'
+    key = ''.join(f'<li{"" if n else " class=none"}><b>{n}</b><i class="v{i}"></i>'
                   f'<span>{html.escape(verdict)}<br><small>{MEANING[i]}</small></span></li>'
                   for i, (verdict, n) in enumerate(count.items()))
     return Shown([f'<div class="bar" role="img" aria-label="{words}">{bar}</div><ul class="key">{key}</ul>'])
@@ -39,10 +39,12 @@ def _claim_html(claim, synthetic)->str:
     if pd.notna(claim.effect): effect = f'effect {interval_text(claim.effect, claim.low, claim.high)}; '
     marked = synthetic and claim.verdict in DECIDED and claim.runs != 'published numbers'
     mark = ' <span class="synthetic">on synthetic data</span>' if marked else ''
-    runs = f'<br><small>{html.escape(claim.runs)}</small>' if claim.runs else ''
+    runs = ''
+    if claim.runs:
+        runs = f'<details class="source"><summary>source</summary><small>{html.escape(claim.runs)}</small></details>'
     return (f'<li class="c{claim.rank}" id="{claim.id}"><span class="verdict">{html.escape(claim.verdict)}{mark}</span>'
             f'{html.escape(claim.claim)} <small>{html.escape(claim.where)}</small>'
-            f'<span class="says">{effect}{html.escape(claim.says)}{runs}</span></li>')
+            f'<span class="says">{effect}{html.escape(claim.says)}</span>{runs}</li>')
 
 # %% ../../nbs/results/verdict_list.ipynb #85fc82ab
 def claim_list(
@@ -64,10 +66,12 @@ PHRASES = ('reproduced', 'right in direction only', 'undecided', 'not reproduced
 
 def verdict_sentence(
     judged:pd.DataFrame, # of `judge_claims`
+    synthetic:bool=False, # decided on synthetic data
 )->str: # Markdown
-    "The verdicts of one paper in one sentence"
+    "The verdicts of one paper in one sentence, which says what they rest on"
     count = judged.verdict.value_counts()
     found = [(count[verdict], phrase) for verdict, phrase in zip(VERDICTS, PHRASES, strict=True) if count.get(verdict)]
     parts = [f'**{n}** {"is" if n == 1 else "are"} {phrase}' for n, phrase in found]
     start = ', '.join(parts[:-1]) + ' and ' if len(parts) > 1 else ''
-    return f'Of **{len(judged)}** checkable claims, {start}{parts[-1]}.'
+    tried = ', tried on **synthetic** radiographs' if synthetic else ''
+    return f'Of **{len(judged)}** checkable claims{tried}, {start}{parts[-1]}.'

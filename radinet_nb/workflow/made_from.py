@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'notebook_hash', 'path_state', 'state_change', 'outside_paths', 'made_from', 'run_files', 'keep_made_from',
-           'damage', 'own_reason', 'pending']
+           'damage', 'own_reason', 'waits_for', 'pending']
 
 # %% ../../nbs/workflow/made_from.ipynb #6ade0004
 import json, os
@@ -162,6 +162,13 @@ def _made_again(id, node, runs)->list[str]:
     read = read_json(runs/id/'made_from.json')['inputs']
     return [parent for parent in node.before() if read.get(parent) != read_json(runs/parent/'record.json')['id']]
 
+def waits_for(
+    parents:list, # ids of runs
+    most:int=3, # that are named
+)->list[str]: # nothing, one text a run, or one for all of them
+    "What a run waits for; many are counted, because nobody reads forty names on a line"
+    return [f'waits for {o}' for o in parents] if len(parents) <= most else [f'waits for {len(parents)} runs']
+
 def pending(
     plan:dict[str,Node], # by id, parents first
     made:dict, # id to `made_from` of each
@@ -174,5 +181,5 @@ def pending(
         waits = [parent for parent in node.before() if parent in res]
         if not reason and not waits and (again := _made_again(id, node, runs)):
             reason = f'{_first_names(again)} was made again'
-        if reason or waits: res[id] = '; '.join([*filter(None, [reason]), *(f'waits for {o}' for o in waits)])
+        if reason or waits: res[id] = '; '.join([*filter(None, [reason]), *waits_for(waits)])
     return res

@@ -17,6 +17,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from ...data.augmentation import normalize
 from ...errors import InputError
+from ..backbones import check_trusted
 from ..blocks import main_layers
 from ..networks import build, features_of, input_scale
 from ..weights import carry, load_weights, save_weights, weights_header
@@ -126,6 +127,7 @@ def localizer_from_weights(
     header = weights_header(path)
     if 'localizer' not in header:
         raise InputError('these weights are not those of a localizer', path, 'name the run of a localization')
+    check_trusted(header['localizer'].get('backbone', ''), path)
     state = load_weights(path)
     try:
         spec = LocalizerSpec(**header['localizer'])
