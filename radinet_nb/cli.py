@@ -194,7 +194,7 @@ def compare_command(
     if defect: raise typer.Exit(1)
 
 # %% ../nbs/cli.ipynb #c0de0021
-for _name in 'synthesize', 'ingest', 'annotate', 'audit', 'advise', 'export', 'predict':
+for _name in 'synthesize', 'fetch', 'ingest', 'annotate', 'audit', 'advise', 'export', 'predict':
     app.command(_name)(getattr(data_commands, f'{_name}_command'))
 
 # %% ../nbs/cli.ipynb #65e67bbb

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .cache import ImageCache
+from .cache import ImageCache, is_sharded
 from .guard import split_overlaps
 from .likeness import duplicate_groups, like_pairs, read_thumbs
 from ..errors import InputError
@@ -194,7 +194,8 @@ def known_images(
     "Validation and test images of which the chain knows a copy; `InputError` where the chain's thumbs are gone"
     tested, found = rows[rows['split'].isin(['valid', 'test'])], {}
     if tested.empty: return found
-    if 'cache' not in learned or not all(Path(o, 'thumbs.npy').exists() for o in learned['cache'].unique()):
+    if 'cache' not in learned or not all(
+            Path(o, 'thumbs.npy').exists() or is_sharded(o) for o in learned['cache'].unique()):
         raise InputError('the thumbs of the images that the chain has learned from are gone',
                          mend="train its stages again, or go by ids with leaks='ids'")
     position, mine = view_thumbs(tested, cache)

@@ -17,6 +17,8 @@ from fastai.data.load import DataLoader
 
 from .augmentation import MEAN, STD, augment, normalize
 from .cache import ImageCache
+from .orders import BlockOrder
+from .shards import ShardedArray
 from .shown_batches import Meaning, RowNumbers, ShownBatches, given_items
 from ..errors import InputError
 
@@ -65,6 +67,9 @@ class CacheLoader(ShownBatches, DataLoader):
         super().__init__(RowNumbers(len(index)), bs=batches.batch_size, shuffle=training, num_workers=batches.workers,
                          drop_last=whole, device=torch.device(batches.device or 'cpu'), pin_memory=False)
         self.rng = random.Random(batches.seed)
+    def get_idxs(self): # a cache in shards is read block by block
+        if not (self.training and isinstance(self.images, ShardedArray)): return super().get_idxs()
+        return BlockOrder(self.index, self.batches.seed, self.epoch)
     def create_batches(self, samps):
         for chunk in self.chunkify(samps): yield from self.parts_of(chunk)
     def parts_of(self, chunk):

@@ -75,6 +75,8 @@ def step_needs(
     given, res = {name: needs or {} for name, needs in (profile.get('resources') or {}).items()}, {}
     for id in plan:
         needs = needs_of(id, given, cluster)
+        together = plan[id].params.get('processes', 1) # that share one step: each has a GPU of its own
+        if together > 1 and needs.get('gpus', 1): needs = needs | dict(gpus=max(needs.get('gpus', 1), together))
         names = NAMES if cluster else {'memory_mb': NAMES['memory_mb']}
         res[id] = dict(threads=needs['cores'] if cluster else profile['threads'], gpus=str(needs.get('gpus', '')),
                        resources={to: needs[name] for name, to in names.items() if needs.get(name)})
