@@ -3,7 +3,6 @@
 `RADINET_DAMAGED=2000 pytest tests/test_damage.py` for the large run; real files take part where they are at hand."""
 import json
 import os
-import re
 import struct
 import time
 import zipfile

@@ -25,7 +25,7 @@ from radinet_nb.data.identity import read_key
 from radinet_nb.data.readings import read_readings, read_types
 from radinet_nb.data.runs import load_run
 from radinet_nb.evidence import published
-from radinet_nb.learning.features import Features, read_features, write_features
+from radinet_nb.learning.features import MADE_BY, Features, read_features, write_features
 from radinet_nb.results import claims
 from radinet_nb.results.run_differences import compare_runs
 from radinet_nb.synthetic.dicom_files import write_dicom
@@ -60,7 +60,8 @@ def slices(root):
 
 def read(root):
     hospital(root); calls(root)
-    (root/'readings.csv').write_text('StudyInstanceUID,reader,view,rating\n1.2.0,Roe^Jane,frontal,1\n1.2.1,b,frontal,0\n')
+    (root/'readings.csv').write_text('StudyInstanceUID,reader,view,rating\n1.2.0,Roe^Jane,frontal,1\n'
+                                     '1.2.1,b,frontal,0\n')
     (root/'difficulty.csv').write_text('StudyInstanceUID,difficult\n1.2.0,1\n')
     (root/'types.csv').write_text('StudyInstanceUID,bone,kind,healing,displaced\n1.2.0,radius,buckle,0,1\n')
 
@@ -89,7 +90,8 @@ def annotated(root):
 
 
 def profile(root):
-    (root/'own.yaml').write_text('what: mine\nseeds: [0, 1]\ndata: {hospital: synthetic}\nkaram2021:\n  ingest: {pixels: 64}\n')
+    (root/'own.yaml').write_text('what: mine\nseeds: [0, 1]\ndata: {hospital: synthetic}\n'
+                                 'karam2021:\n  ingest: {pixels: 64}\n')
 
 
 def cached(root):
@@ -110,13 +112,12 @@ def papers(root):
 def papers_of(root):
     "Tables of a paper are public: an error may quote them"
     with patch.object(published, 'paper_folder', lambda o: root), patch.object(claims, 'paper_folder', lambda o: root):
-        return published.read_published.__wrapped__('p'), [claims.settings_of(o) for o in claims.read_claims('p').settings]
+        return published.read_published.__wrapped__('p'), claims.read_claims('p').settings.map(claims.settings_of)
 
 
 def made_features(root):
-    about = dict.fromkeys(('run', 'layer', 'size', 'weights', 'images', 'norm'), 'x')
-    from radinet_nb.learning.features import MADE_BY
-    write_features(Features(np.ones((2, 3), np.float32), about | dict.fromkeys(MADE_BY, 'x')), root/'f.safetensors')
+    about = dict.fromkeys((*MADE_BY, 'images'), 'x')
+    write_features(Features(np.ones((2, 3), np.float32), about), root/'f.safetensors')
 
 
 more = dict( # name: what writes it, what reads it, the files to damage
@@ -131,16 +132,18 @@ more = dict( # name: what writes it, what reads it, the files to damage
     annotator=(annotated, load_annotator, ['annotator.json', 'vocabulary.json', 'weights.safetensors']),
     profile=(profile, lambda o: load_profile(str(o/'own.yaml')), ['own.yaml']),
     key=(lambda o: read_key(o/'key'), lambda o: read_key(o/'key'), ['key']),
-    codes=(lambda o: keep_codes({str(o/'a'): '0'*16}, o, o/'key'), lambda o: keep_codes({str(o/'b'): '1'*16}, o, o/'key'),
-           ['key.files.csv']),
+    codes=(lambda o: keep_codes({str(o/'a'): '0'*16}, o, o/'key'),
+           lambda o: keep_codes({str(o/'b'): '1'*16}, o, o/'key'), ['key.files.csv']),
     cache=(cached, cache_of, ['cache/cache.json', 'cache/images.npy']),
     papers=(papers, papers_of, ['published.csv', 'claims.csv']),
     features=(made_features, lambda o: read_features(o/'f.safetensors'), ['f.safetensors']))
 
-cells = ['', secret, f'"{secret}"', '1e999', '9'*400, '-1', '0.5', 'nan', '\0', '\ud800', '[[[', '[[1, 2, 3]]', '{"a": 1}',
-         '[[NaN, 1, 2, 3]]', '[[1, 2, 1e400, 9]]', '['*3000, '2020-13-45', '../../../etc/passwd', '/dev/zero', 'a|b', '|',
-         '0.png', '0', '1', '2', 'true', '=HYPERLINK("x")', "'", '\\', '\r\n', '\x1b]0;x\x07', '½', '𝟙', '1_0', '0x1', '+1', '1 ']
-values = [None, True, -1, 0, 1e308, float('nan'), 10**400, '', secret, [], {}, [[]], {'a': {}}, '\ud800', [secret], 'x'*9999]
+cells = ['', secret, f'"{secret}"', '1e999', '9'*400, '-1', '0.5', 'nan', '\0', '\ud800', '[[[', '[[1, 2, 3]]', '{}',
+         '[[NaN, 1, 2, 3]]', '[[1, 2, 1e400, 9]]', '['*3000, '2020-13-45', '../../../etc/passwd', '/dev/zero', 'a|b',
+         '|', '0.png', '0', '1', '2', 'true', '=HYPERLINK("x")', "'", '\\', '\r\n', '\x1b]0;x\x07', '½', '𝟙', '1_0',
+         '0x1', '+1', '1 ']
+values = [None, True, -1, 0, 1e308, float('nan'), 10**400, '', secret, [], {}, [[]], {'a': {}}, '\ud800', [secret],
+          'x'*9999]
 
 
 def other_json(value, rng):
@@ -183,10 +186,10 @@ def harm_table(data, rng):
 def harm_bytes(data, rng):
     "Bytes in another encoding, packing or order, cut, or exchanged"
     kind, at = rng.randrange(14), rng.randrange(len(data)+1)
-    text = data.decode('latin-1')
-    whole = [lambda: data[:at], lambda: data[at:], lambda: b'\xef\xbb\xbf'*2+data, lambda: data[:at]+b'\xef\xbb\xbf'+data[at:],
+    text, mark = data.decode('latin-1'), b'\xef\xbb\xbf'
+    whole = [lambda: data[:at], lambda: data[at:], lambda: mark*2+data, lambda: data[:at]+mark+data[at:],
              lambda: text.encode('utf-16'), lambda: text.encode('utf-32'), lambda: text.encode('utf-7'),
-             lambda: data[:at]+bytes(rng.randrange(1, 99))+data[at:], lambda: gzip.compress(data)[:-rng.randrange(1, 9)],
+             lambda: data[:at]+bytes(rng.randrange(1, 99))+data[at:], lambda: gzip.compress(data)[:-1-at % 9],
              lambda: gzip.compress(gzip.compress(data)), lambda: zipped(data, ['a']), lambda: zipped(data, ['a', 'b']),
              lambda: data.replace(b'\n', rng.choice([b'\r', b'\x85', b'\0\n', b'\n\n'])), lambda: rng.randbytes(at)]
     return whole[kind]()

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections import Counter
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,18 @@ from pydicom.datadict import DicomDictionary, dictionary_VR
 from pydicom.sequence import Sequence
 from test_damage import count, sources
 
+from radinet_nb.data.convert import header_names
+from radinet_nb.data.disk import files_below
 from radinet_nb.data.gray_values import read_dicom
 from radinet_nb.data.hospital import read_hospital
+from radinet_nb.data.identity import read_key
 from radinet_nb.data.ingest import ingest
+from radinet_nb.data.journal import file_code
 from radinet_nb.errors import InputError
 
 seed = int(os.environ.get('RADINET_SEED', 0))
-name, accented, japanese, ident, day = 'Zwyrtek^Quandoro', 'Zwÿrßek^Quåndøro', 'Yamada^Tarou=茂吉^龍之介', 'MRN7319', '19310727'
+name, accented, japanese = 'Zwyrtek^Quandoro', 'Zwÿrßek^Quåndøro', 'Yamada^Tarou=茂吉^龍之介'
+ident, day = 'MRN7319', '19310727'
 secrets = ('Zwyrtek', 'Quandoro', ident, day, '1931-07-27', 'Zwÿrßek', 'Quåndøro', '茂吉', '龍之介')
 written = [o.encode(code) for o in secrets for code in ('utf-8', 'utf-16-le', 'latin-1', 'iso2022_jp', 'unicode-escape')
            if code in ('utf-8', 'unicode-escape') or o.isascii() == (code == 'utf-16-le') and
@@ -32,10 +38,9 @@ texts = dict(PN=name, LO=name, SH=ident, ST=name, LT=name, UT=name, UC=name, UR=
              AS=ident, DA=day, DT=day, TM=ident, UI='1.2.'+day, IS=day, DS=day, UN=name.encode(), OB=name.encode(),
              OW=name.encode()+b' ', SL=int(day), UL=int(day), SV=int(day), UV=int(day), FL=float(day), FD=float(day))
 # tags without which a file is nobody's radiograph: names stand there in a share of the files only
-needed = {pydicom.tag.Tag(o) for o in ('Modality', 'SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID', 'Rows', 'Columns',
-                                       'NumberOfFrames', 'PhotometricInterpretation', 'ImageType', 'RescaleSlope',
-                                       'RescaleIntercept', 'WindowCenter', 'WindowWidth', 'PixelAspectRatio',
-                                       'PixelSpacing', 'ImagerPixelSpacing', 'SpecificCharacterSet')}
+needed = set(map(pydicom.tag.Tag, '''Modality SOPClassUID SOPInstanceUID StudyInstanceUID Rows Columns NumberOfFrames
+    PhotometricInterpretation ImageType RescaleSlope RescaleIntercept WindowCenter WindowWidth PixelAspectRatio
+    PixelSpacing ImagerPixelSpacing SpecificCharacterSet'''.split()))
 every = [t for t,o in DicomDictionary.items() if o[0].split()[0] in texts and t >> 16 not in (0, 2, 4, 0xFFFE)
          and t != 0x7FE00010]
 sequences = [t for t,o in DicomDictionary.items() if o[0] == 'SQ' and t >> 16 not in (0, 4)]
@@ -49,7 +54,8 @@ def add(ds, tag, vr, value):
 def plant(ds, rng):
     "Names in many tags of every representation, nested, private, in overlays, and in the file's own header"
     person = [name, name, accented, japanese][rng.integers(4)]
-    told = texts | dict(PN=person, LO=person, LT=person, UT=person, ST=f'"{person}",\n=cmd|{ident}', UC=f'{person}\\{ident}')
+    told = texts | dict.fromkeys(('PN', 'LO', 'LT', 'UT'), person)
+    told |= dict(ST=f'"{person}",\n=cmd|{ident}', UC=f'{person}\\{ident}')
     for tag in rng.choice(every, 80, replace=False):
         if tag in needed and rng.random() > .05: continue
         vr = dictionary_VR(int(tag)).split()[0]
@@ -81,7 +87,8 @@ def in_tags(harm):
 
 
 byte_harms, tag_harms, odd_numbers = {}, {}, [0, 1, 7, 12, 16, 63, 65, 65535]
-odd_texts = ['', ' ', name, day, '1e400', '-1', 'nan', '0', '1\\2\\3', 'ZWYRTEK', '\0', '\x1b$B\x1b(B', '9'*200, ident*40]
+odd_texts = ['', ' ', name, day, '1e400', '-1', 'nan', '0', '1\\2\\3', 'ZWYRTEK', '\0', '\x1b$B\x1b(B', '9'*200,
+             ident*40]
 syntaxes = [o for o in pydicom.uid.UID_dictionary if pydicom.uid.UID(o).is_transfer_syntax] + ['1.2.3', '1.2.'+day, '']
 
 
@@ -99,7 +106,8 @@ def pixels(data, at, rng):
 @in_bytes
 def vr(data, at, rng): # representations that do not fit, or that nobody knows
     places = [o.start() for o in re.finditer(rb'(?:LO|PN|SH|UI|CS|DA|US|SQ|UN)(?=..)', bytes(data[:at]), re.S)]
-    for o in rng.choice(places or [140], 3): data[o:o+2] = [b'ZZ', b'pn', b'OW', b'SQ', b'AT', b'FD', b'UN'][rng.integers(7)]
+    other = b'ZZ', b'pn', b'OW', b'SQ', b'AT', b'FD', b'UN'
+    for o in rng.choice(places or [140], 3): data[o:o+2] = other[rng.integers(7)]
 
 
 @in_bytes
@@ -205,9 +213,10 @@ def nobody(ds, rng):
 def tables(ds, rng): # look-up tables of letters
     inner = pydicom.Dataset()
     add(inner, 0x00283002, 'US', [[256, 0, 8], [0, 0, 16], [65535, 65535, 99], [1], []][rng.integers(5)])
-    add(inner, 0x00283006, str(rng.choice(['OW', 'US', 'UN', 'LO'])), [name.encode()*16, [1, 2], b'', name][rng.integers(4)])
+    entries = [name.encode()*16, [1, 2], b'', name][rng.integers(4)]
+    add(inner, 0x00283006, str(rng.choice(['OW', 'US', 'UN', 'LO'])), entries)
     inner.LUTExplanation = name
-    ds[int(rng.choice([0x00283000, 0x00283010]))] = pydicom.DataElement(0x00283010, 'SQ', Sequence([inner]*int(rng.integers(3))))
+    add(ds, int(rng.choice([0x00283000, 0x00283010])), 'SQ', Sequence([inner]*int(rng.integers(3))))
 
 
 @in_tags
@@ -239,15 +248,16 @@ def long(ds, rng): ds.PatientComments, ds.OtherPatientNames = f'{name} {ident} '
 
 @in_tags
 def lettered(ds, rng): # pixels that are letters
-    if not ds.file_meta.TransferSyntaxUID.is_compressed: ds.PixelData = (name.encode()*4000)[:len(ds.PixelData)+int(rng.integers(-9, 9))]
+    if ds.file_meta.TransferSyntaxUID.is_compressed: return
+    ds.PixelData = (name.encode()*4000)[:len(ds.PixelData)+int(rng.integers(-9, 9))]
 
 
 @in_tags
 def other_pixels(ds, rng):
     data = ds.PixelData
     del ds.PixelData
-    add(ds, *[(0x7FE00008, 'OF', data), (0x7FE00009, 'OD', data), (0x7FE00010, 'OB', b''), (0x7FE00010, 'OB', data[:-1]),
-              (0x7FE00001, 'OV', data)][rng.integers(5)])
+    add(ds, *[(0x7FE00008, 'OF', data), (0x7FE00009, 'OD', data), (0x7FE00010, 'OB', b''), (0x7FE00001, 'OV', data),
+              (0x7FE00010, 'OB', data[:-1])][rng.integers(5)])
 
 
 harms = [*byte_harms, *tag_harms]
@@ -282,11 +292,22 @@ def names_in_folder(out, extra=''):
     found = {o for o in written if o in extra.encode('utf-8', 'surrogateescape')}
     for f in out.rglob('*'):
         data = os.fsencode(f.relative_to(out))
-        if f.suffix == '.parquet': data += pd.read_parquet(f).drop(columns='path', errors='ignore').to_csv().encode()
+        if f.suffix == '.parquet':
+            data += pd.read_parquet(f).drop(columns=['path', 'report'], errors='ignore').to_csv().encode()
         if f.is_file(): data += f.read_bytes() if f.suffix != '.png' else b''
         # chance can write eight digits into a pseudonym and into the time of a file's change
         data = re.sub(rb'[0-9a-f]{16}(-[0-9a-f]{8})*|"stamp": \[\d+, \d+', b'', data)
         found |= {o for o in written if o in data}
+    return found
+
+
+def names_in_reports(studies, header):
+    "The names that a report still holds, though the header beside it knows them: where it was damaged it may not"
+    found = set()
+    for row in studies[studies.report.notna()].itertuples():
+        left = [o for o in secrets if o in row.report]
+        known = ' '.join(header(row.path)) if left else ''
+        found |= {o for o in left if o in known}
     return found
 
 
@@ -306,18 +327,25 @@ def planted_export(export, good, rng):
 
 
 table_harms = dict(
-    a_name_as_label=lambda o: o.replace(b'1,Zwyrtek^Quandoro', b'Zwyrtek,1', 1), no_header=lambda o: o.partition(b'\n')[2],
-    another_header=lambda o: o.replace(b'StudyInstanceUID', b'MRN7319', 1), a_cell_more=lambda o: o[:-1]+b',Quandoro\n',
-    quoted=lambda o: o.replace(b'1.3.2', b'"Zwyrtek', 1), zeros=lambda o: o[:40]+b'\0'+o[40:], letters=lambda o: o+b'\xff\xfe,Zwyrtek,\n',
-    wide=lambda o: o.decode().encode('utf-16'), cut=lambda o: o[:len(o)//2], header_only=lambda o: o.partition(b'\n')[0],
-    wrong_number=lambda o: o.replace(b'1.3.3,', b'19310727E+15,', 1), nothing=lambda o: b'')
+    a_name_as_label=lambda o: o.replace(b'1,Zwyrtek^Quandoro', b'Zwyrtek,1', 1),
+    no_header=lambda o: o.partition(b'\n')[2],
+    another_header=lambda o: o.replace(b'StudyInstanceUID', b'MRN7319', 1),
+    a_cell_more=lambda o: o[:-1]+b',Quandoro\n',
+    quoted=lambda o: o.replace(b'1.3.2', b'"Zwyrtek', 1),
+    zeros=lambda o: o[:40]+b'\0'+o[40:],
+    letters=lambda o: o+b'\xff\xfe,Zwyrtek,\n',
+    wide=lambda o: o.decode().encode('utf-16'),
+    cut=lambda o: o[:len(o)//2],
+    header_only=lambda o: o.partition(b'\n')[0],
+    wrong_number=lambda o: o.replace(b'1.3.3,', b'19310727E+15,', 1),
+    nothing=lambda o: b'')
 
 
 @pytest.mark.filterwarnings('ignore')
 def test_no_name_of_any_tag_gets_out_of_a_damaged_file(tmp_path, capfd):
     rng, export, out = np.random.default_rng([seed, 1]), tmp_path/'Zwyrtek'/'export', tmp_path/'out'
     planted_export(export, sources(tmp_path/'good'), rng)
-    account = ingest(export, out, tmp_path/'key', pixels=32, jobs=2, timeout=20)
+    account = ingest(export, out, tmp_path/'key', pixels=32, jobs=2, timeout=60)
     print(json.dumps(dict(files=count, account=account)))
     assert account['seen'] == count == account['converted']+account['quarantined']+account['skipped']
     quarantine = pd.read_csv(out/'quarantine.csv')
@@ -326,6 +354,9 @@ def test_no_name_of_any_tag_gets_out_of_a_damaged_file(tmp_path, capfd):
     assert not quarantine.reason.str.contains('took longer|crashed').any(), said
     printed = capfd.readouterr()
     assert not names_in_folder(out, printed.out+printed.err)
+    key, studies = read_key(tmp_path/'key'), pd.read_parquet(out/'studies.parquet')
+    files = {file_code(export, o, key): o for o in files_below(export)}
+    assert not names_in_reports(studies, lambda o: header_names(files[Path(o).stem]))
     assert account['converted'] >= count//4, said
     for n,(harm, change) in enumerate(table_harms.items()): # damaged tables: a value or one line, by both readers
         if n >= count//40: break
@@ -333,7 +364,7 @@ def test_no_name_of_any_tag_gets_out_of_a_damaged_file(tmp_path, capfd):
         before = table.read_bytes()
         table.write_bytes(change(before))
         line = ''
-        try: ingest(export, out, tmp_path/'key', pixels=32, jobs=2, timeout=20)
+        try: ingest(export, out, tmp_path/'key', pixels=32, jobs=2, timeout=60)
         except InputError as e: line = str(e).replace(str(export), '')
         table.write_bytes(before)
         printed = capfd.readouterr()
@@ -351,8 +382,8 @@ def test_no_message_about_one_file_quotes_a_value(tmp_path, capfd):
         except InputError as e: assert not any(o in str(e) for o in secrets) and '\n' not in str(e), str(e)
     reading = read_hospital(export, tmp_path/'key')
     printed = capfd.readouterr()
-    for name_,table in dict(studies=reading.studies.drop(columns='path'), quarantine=reading.quarantine, **reading.lists).items():
-        table.to_csv(tmp_path/f'{name_}.csv')
     (tmp_path/'read').mkdir()
-    for o in tmp_path.glob('*.csv'): o.rename(tmp_path/'read'/o.name)
+    kept = dict(studies=reading.studies.drop(columns=['path', 'report']), quarantine=reading.quarantine)
+    for kind,table in (kept | reading.lists).items(): table.to_csv(tmp_path/'read'/f'{kind}.csv')
+    assert not names_in_reports(reading.studies, header_names)
     assert not names_in_folder(tmp_path/'read', printed.out+printed.err+str(reading.account))

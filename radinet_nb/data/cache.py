@@ -53,10 +53,12 @@ def file_stamps(
 # %% ../../nbs/data/cache.ipynb #e5fb3015
 def _checked_about(about:dict)->dict:
     "What cache.json says; `ValueError`, `TypeError` or `KeyError` where it says something else"
-    whole = [about['paths'], about['asked'], [o for row in about['unreadable'] for o in row]]
-    kinds = all(isinstance(o, str) for part in whole for o in part) and all(len(o) == 2 for o in about['unreadable'])
-    sizes = isinstance(about['shape'], list) and len(about['shape']) == 3 and all(type(o) is int for o in about['shape'])
-    if not kinds or not sizes or len(about['stamps']) != len(about['asked']): raise ValueError
+    shape, asked = about['shape'], about.get('asked', [])
+    texts = [*about['paths'], *asked, *(o for row in about['unreadable'] for o in row)]
+    whole = isinstance(shape, list) and len(shape) == 3 and all(type(o) is int for o in shape)
+    pairs = all(len(o) == 2 for o in about['unreadable']) and len(about.get('stamps', [])) == len(asked)
+    if not (whole and pairs and all(isinstance(o, str) for o in texts)): raise ValueError
+    for o in texts: o.encode() # a letter that is none cannot stand in a table
     return about
 
 def _mapped(file:Path, shape:tuple)->np.ndarray:

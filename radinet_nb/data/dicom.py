@@ -147,10 +147,12 @@ def _check_header(ds, max_pixels:int):
     if 'Rows' not in ds and 'PixelData' not in ds: raise InputError('holds no image', mend='leave it out')
     if int(ds.get('SamplesPerPixel') or 1) != 1: raise InputError('is a color image', mend='leave it out')
     photometric(ds)
-    if frames != 1: raise InputError(f'holds {said_number(frames)} frames', mend='split it: one radiograph a file')
+    if frames != 1:
+        raise InputError(f'holds {said_number(frames)} frames', mend='split it: one radiograph a file')
     if rows < 1 or cols < 1: raise InputError('states no size', mend='export this file again')
     if rows*cols > max_pixels:
-        raise InputError(f'claims {said_number(rows)} x {said_number(cols)} pixels', mend=f'more than {max_pixels} are refused')
+        raise InputError(f'claims {said_number(rows)} x {said_number(cols)} pixels',
+                         mend=f'more than {max_pixels} are refused')
     bits = int(ds.get('BitsAllocated') or 0)
     if bits not in (8, 16) or not 1 <= int(ds.get('BitsStored') or 0) <= bits:
         raise InputError('has pixels of an unknown depth', mend='8 to 16 bits are read')
@@ -169,7 +171,8 @@ def check_image(
     if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
         short = size[0]*size[1]*int(ds.BitsAllocated)//8-len(ds.PixelData)
         if short > 0:
-            raise InputError(f'is truncated: {said_number(short)} bytes of pixels are missing', mend='export this file again')
+            raise InputError(f'is truncated: {said_number(short)} bytes of pixels are missing',
+                             mend='export this file again')
         return
     from pydicom.encaps import generate_frames
     inside = claimed_size(next(generate_frames(ds.PixelData, number_of_frames=1)))

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ import torch
 
 from ..analysis.explain import grad_cam, overlay, save_picture
 from ..data.cache import build_cache
+from ..data.disk import temporary_folder
 from ..data.workers import check_workers, run_isolated
 from ..data.files import file_table
 from ..data.identity import read_key
@@ -136,8 +136,8 @@ def draw_overlays(
     paths = [] if known else [(o,) for o in res.cases.path]
     looked = run_isolated('radinet_nb.data.lettering:holds_text', paths, jobs)
     text = {i: found if ok else True for i,ok,found in looked}
-    with TemporaryDirectory(prefix='radinet-') as large: # images that are large enough to look at
-        cache = build_cache(res.cases, Path(large)/'cache', max(side, config['shape'][0]), jobs=jobs)
+    with temporary_folder() as large: # images that are large enough to look at
+        cache = build_cache(res.cases, large/'cache', max(side, config['shape'][0]), jobs=jobs)
         for i, case in enumerate(res.cases.itertuples()):
             if i % 8 == 0: say_progress(f'{i} of {len(names)} pictures drawn')
             if i % 32 == 0: heat = heat_maps(network, res.images[i:i + 32], classes[i:i + 32])
