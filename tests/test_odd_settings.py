@@ -18,8 +18,9 @@ many, seed = int(os.environ.get('RADINET_ODD', 60)), int(os.environ.get('RADINET
 steps = 'ingest', 'general', 'stage', 'localize', 'features'
 names = ['seeds', 'threads', 'data', 'what', 'resources', 'karam2021', 'karam2021.ingest', 'karam2021.ingest.pixels',
          'karam2021.wrist', 'karam2021.target_parts', 'karam2021.ingest.knobs', 'karam2021.wrist.free', 'nobody.x',
-         'sood2021.factors', 'karam2021.wrist.epochs.x', 'data.hospital', 'seeds.0', '', '.', 'name', 'karam2021..x', 'ä',
-         'karam2021.ingest.'+'x'*999, '__class__', 'karam2021.controls', 'lu2022', 'alammar2023.seeds', 'a\nb', '\ud800']
+         'sood2021.factors', 'karam2021.wrist.epochs.x', 'data.hospital', 'seeds.0', '', '.', 'name', 'karam2021..x',
+         'karam2021.ingest.'+'x'*999, '__class__', 'karam2021.controls', 'lu2022', 'alammar2023.seeds', 'a\nb', 'ä',
+         '\ud800']
 odd = ['', ' ', '~', '0', '-1', '1e400', '.nan', '-.inf', '1'*5000, '0x1F', '0b2', '1_000', '12:30:45', '2020-13-45',
        '2020-01-01', '[]', '{}', '[[]]', '[0, 0]', '[0, x]', '[true]', '{1: 2}', '{[1]: 2}', '{a: {b: {c: 1}}}',
        '[.nan]', '!!python/object/apply:os.system [true]', '!!timestamp x', '!!bool x', '!!int x', '!!set {a, b}',

@@ -171,7 +171,8 @@ def example_of(
     parameter:Parameter, # of a notebook
 )->str:
     "A value that a parameter takes, as `--set` reads it"
-    if parameter.default not in ('', [], {}): return repr(parameter.default)
+    if parameter.default not in ('', [], {}): # YAML takes 1e-05 for a text
+        return re.sub(r'(?<![.\d])(\d+)e', r'\1.0e', repr(parameter.default))
     written = re.search(r'\[[^\]]+\]|\{[^}]+\}', parameter.help)
     if written and parameter.type in ('list', 'dict'): return written[0]
     choices = choices_of(parameter) if parameter.type in ('str', 'list') else []
