@@ -15,7 +15,9 @@ class InputError(ValueError):
     ):
         self.what, self.where, self.mend = what, str(where), mend
         line = f'{self.where}: {what}' if self.where else what
-        super().__init__(' '.join((f'{line}; {mend}' if mend else line).split()))
+        line = ' '.join((f'{line}; {mend}' if mend else line).split())
+        # a name may hold what no terminal prints, or obeys
+        super().__init__(''.join(o if o.isprintable() else o.encode('unicode-escape').decode() for o in line))
 
 # %% ../nbs/errors.ipynb #5e0c0002
 def is_installed(

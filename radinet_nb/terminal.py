@@ -9,10 +9,10 @@ __all__ = ['pairs', 'WholeSummaries', 'line_printer', 'in_words', 'Estimate', 'p
 import os, re, sys, threading, time, warnings
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from typer.core import TyperGroup
 
+from .data.disk import temporary_folder
 from .errors import InputError
 
 # %% ../nbs/terminal.ipynb #4e34e6e7
@@ -22,15 +22,16 @@ def pairs(
     as_yaml:bool=False, # read the values as YAML
 )->dict:
     "Split `NAME=VALUE` items; anything else is an `InputError`"
-    import yaml
+    from radinet_nb.data.text_files import parse_yaml
     res = {}
     for item in items:
         name, equals, value = item.partition('=')
         if not (equals and name and value):
-            raise InputError(f'{item!r} is not NAME=VALUE', where=option, mend=f'write {option} name=value')
-        try: res[name] = yaml.safe_load(value) if as_yaml else value
-        except yaml.YAMLError:
-            raise InputError(f'{value!r} is no YAML', where=f'{option} {name}', mend='put it in quotes') from None
+            raise InputError(f'{item[:60]!r} is not NAME=VALUE', where=option, mend=f'write {option} name=value')
+        try: res[name] = parse_yaml(value, references=False) if as_yaml else value
+        except InputError as e:
+            where = f'{option} {name[:60]}'
+            raise InputError(f'{value[:60]!r} {e.what}', where, e.mend or 'put it in quotes') from None
     return res
 
 # %% ../nbs/terminal.ipynb #7e000006
@@ -108,8 +109,8 @@ def progress_line(
     "A block that says on stderr how far it is, and how long the rest may take"
     if 'RADINET_PROGRESS' in os.environ: yield; return # somebody else reads it
     ended = threading.Event()
-    with TemporaryDirectory(prefix='radinet-') as folder:
-        os.environ['RADINET_PROGRESS'] = file = str(Path(folder)/'progress')
+    with temporary_folder() as folder:
+        os.environ['RADINET_PROGRESS'] = file = str(folder/'progress')
         shows = threading.Thread(target=_show_lines, args=(command, file, ended, after, every, sys.stderr), daemon=True)
         shows.start()
         try: yield

@@ -21,18 +21,18 @@ rows = pd.DataFrame(dict(patient=['a', 'b', 'c'], body_part='wrist', label=[1, 0
 
 @pytest.mark.parametrize('change, message', [
     (dict(label=[1, 7, 0]), 'row 1, column label: 7 is not one of 0, 1'),
-    (dict(label=[1, 'yes', 0]), "row 1, column label: 'yes' is not of type Int8"),
+    (dict(label=[1, 'yes', 0]), "row 1, column label: a value is not of type Int8"),
     (dict(label=[1, .5, 0]), 'row 1, column label: 0.5 is not of type Int8'),
     (dict(patient=['a', None, 'c']), 'row 1, column patient: an empty cell is not allowed'),
     (dict(patient=['a', ' ', 'c']), 'row 1, column patient: a value is empty'),
-    (dict(body_part='knee'), "row 0, column body_part: 'knee' is not one of finger"),
-    (dict(view='side'), "row 0, column view: 'side' is not one of frontal"),
+    (dict(body_part='knee'), "row 0, column body_part: a value is not one of finger"),
+    (dict(view='side'), "row 0, column view: a value is not one of frontal"),
     (dict(age=[1, 2, 230]), 'row 2, column age: 230.0 is no age'),
-    (dict(sex='female'), "row 0, column sex: 'female' is not one of F, M"),
+    (dict(sex='female'), "row 0, column sex: a value is not one of F, M"),
     (dict(date=['2020-01-01', '2020-02-02', 'last week']), 'row 2, column date: a value is not of type datetime'),
     (dict(boxes='[[3, 1, 2, 9]]'), 'row 0, column boxes: a value is no JSON list of boxes'),
     (dict(boxes='{'), 'row 0, column boxes'),
-    (dict(split='training'), "'training' is not one of train, valid, test"),
+    (dict(split='training'), "a value is not one of train, valid, test"),
     (dict(path='/x/1.png'), 'row 0, column path: a value stands there twice'),
     (dict(path=['/x/1.png', None, '/x/2.png']), 'row 1, column path: an empty cell'),
 ])

@@ -3,7 +3,6 @@
 `RADINET_DAMAGED=2000 pytest tests/test_damage.py` for the large run; real files take part where they are at hand."""
 import json
 import os
-import re
 import struct
 import time
 import zipfile
@@ -28,7 +27,6 @@ count = int(os.environ.get('RADINET_DAMAGED', 100))
 real = Path(os.environ.get('RADINET_DATA', Path(__file__).resolve().parents[2]/'shared'/'data'))/'dicom'
 ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 harms = ('truncated', 'bits', 'length', 'cut', 'tag', 'tail', 'zip', 'text', 'empty', 'whole')
-new_harms = ('pixels', 'header', 'swapped', 'emptied', 'retyped', 'repeated', 'doubled', 'glued', 'nested', 'whole')
 
 
 def sources(folder):
@@ -65,115 +63,6 @@ def damaged(data, harm, rng):
     if harm == 'tag': return without_a_tag(bytes(data), rng)
     if harm == 'text': return b'Jane Roe, MRN0815'*int(rng.integers(1, 50))
     return b'' if harm == 'empty' else bytes(data)
-
-
-secrets = ('Zwyrtek', 'Quandoro', 'MRN7319', '19310727', '1931-07-27')
-
-
-def planted(rng):
-    "A good file with names in every value that can hold text, of every representation, nested and private too"
-    from pydicom.datadict import DicomDictionary, dictionary_VR
-    from pydicom.dataset import Dataset
-    from pydicom.sequence import Sequence
-    name, ident = 'Zwyrtek^Quandoro', 'MRN7319'
-    texts = dict(PN=name, LO=name, SH=ident, ST=name, LT=name, UT=name, UC=name, UR=f'file:{name}', AE=ident, CS=ident,
-                 AS=ident, DA='19310727', DT='19310727', TM=ident, UI='1.2.19310727', IS='19310727', DS='19310727',
-                 UN=name.encode(), OB=name.encode(), OW=name.encode()+b' ')
-    groups = {t >> 16 for t in DicomDictionary}-{0, 2, 4, 0x0028, 0x7FE0}
-    text_tags = [t for t,o in DicomDictionary.items() if o[0] in texts and t >> 16 in groups]
-    needed = {pydicom.tag.Tag(k) for k in ('Modality', 'SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID')}
-    inner, out = Dataset(), {}
-    for tag in rng.choice(text_tags, 40, replace=False):
-        if tag not in needed: out[int(tag)] = texts[dictionary_VR(int(tag))]
-    inner.PatientName, inner.PatientComments = name, f'{name} {ident}'
-    def plant(ds):
-        for tag,value in out.items():
-            try: ds.add_new(tag, dictionary_VR(tag), value)
-            except Exception: continue # a value that pydicom itself cannot hold
-        ds.ReferencedPatientSequence = Sequence([inner])
-        block = ds.private_block(0x0019, name, create=True)
-        for i,(vr, value) in enumerate(texts.items()): block.add_new(i+1, vr, value)
-        ds.PatientName, ds.PatientID, ds.StudyID = name, ident, ident
-        return ds
-    return plant
-
-
-def harmed(data, harm, rng):
-    "The bytes of a file after a harm that keeps the header or the pixels"
-    ds, out = pydicom.dcmread(BytesIO(data), force=True), BytesIO()
-    tags = [t for t in ds.keys() if t.group != 2 and t != 0x7FE00010]
-    pick = tags[rng.integers(len(tags))]
-    if harm == 'pixels':
-        px, start = bytearray(data), data.find(b'\xe0\x7f\x10\x00')+12
-        for at in rng.integers(start, len(px), 200): px[at] = rng.integers(256)
-        return bytes(px[:len(px)-int(rng.choice([0, 1, 2, 999]))])
-    if harm == 'header':
-        head = bytearray(data[:data.find(b'\xe0\x7f\x10\x00')])
-        for at in rng.integers(132, len(head), 30): head[at] = rng.integers(256)
-        return bytes(head)+data[len(head):]
-    if harm == 'swapped': # numbers of the image that do not fit it
-        key = str(rng.choice(['Rows', 'Columns', 'BitsStored', 'HighBit', 'PixelRepresentation', 'BitsAllocated']))
-        setattr(ds, key, int(rng.choice([0, 1, 7, 12, 16, 63, 65, 65535])))
-    if harm == 'emptied': ds[pick].value = None
-    if harm == 'retyped': ds.add_new(pick, str(rng.choice(['UN', 'LO', 'PN', 'UT'])), b'Zwyrtek^Quandoro')
-    if harm == 'repeated': # one element twice
-        raw = data.find(b'\x10\x00\x10\x00PN')
-        return data[:raw]+data[raw:raw+24]*2+data[raw+24:]
-    if harm == 'doubled': return data+data
-    if harm == 'glued': return data[:int(rng.integers(200, len(data)))]+data[:400]
-    if harm == 'nested':
-        for _ in range(60):
-            box = pydicom.Dataset(); box.PatientName = 'Zwyrtek^Quandoro'
-            box.ReferencedStudySequence = pydicom.Sequence([ds.ReferencedStudySequence[0]] if
-                                                           'ReferencedStudySequence' in ds else [])
-            ds.ReferencedStudySequence = pydicom.Sequence([box])
-    ds.save_as(out)
-    return out.getvalue()
-
-
-def names_in_folder(out, extra=''):
-    "The identifiers that stand in any file or file name below a folder, or in the text beside it"
-    found = set()
-    for f in out.rglob('*'):
-        data = str(f.relative_to(out)).encode()
-        if f.suffix == '.parquet': data += pd.read_parquet(f).drop(columns='path').to_csv().encode()
-        elif f.is_file() and f.suffix != '.png': data += f.read_bytes()
-        # chance can write eight digits into a pseudonym and into the time of a file's change
-        data = re.sub(rb'[0-9a-f]{16}(-[0-9a-f]{8})*|"stamp": \[\d+, \d+', b'', data)
-        found |= {o for o in secrets if o.encode() in data}
-    return found | {o for o in secrets if o in extra}
-
-
-@pytest.mark.filterwarnings('ignore')
-def test_no_name_of_any_value_gets_out_of_a_damaged_file(tmp_path, capfd):
-    rng, export, out = np.random.default_rng(1), tmp_path/'Zwyrtek'/'export', tmp_path/'out'
-    export.mkdir(parents=True)
-    good = sources(tmp_path/'good')
-    for i in range(count):
-        harm, folder = new_harms[i % len(new_harms)], export/f'MRN7319_{i % 7}'
-        folder.mkdir(exist_ok=True)
-        ds = planted(rng)(pydicom.dcmread(BytesIO(good[rng.integers(len(good))])))
-        ds.SOPInstanceUID, ds.StudyInstanceUID = f'1.2.{i}', f'1.3.{i}'
-        plain = tmp_path/'plain'
-        ds.save_as(plain)
-        try: data = harmed(plain.read_bytes(), harm, rng)
-        except Exception: data = plain.read_bytes() # what pydicom cannot read or write stays whole
-        (folder/f'Quandoro_{i}.dcm').write_bytes(data)
-    reports = (f'1.3.{i},"Zwyrtek, Quandoro, MRN7319, seen: no fracture."\n' for i in range(count))
-    (export/'reports.csv').write_text('StudyInstanceUID,report\n'+''.join(reports))
-    account = ingest(export, out, tmp_path/'key', pixels=32, jobs=2, timeout=20)
-    assert account['seen'] == count == account['converted']+account['quarantined']+account['skipped']
-    quarantine = pd.read_csv(out/'quarantine.csv')
-    assert not quarantine.reason.str.contains('took longer').any(), 'a file hung'
-    printed = capfd.readouterr()
-    assert not names_in_folder(out, printed.out+printed.err)
-    reasons = Counter(quarantine.reason.str.replace(r'\d+', 'N', regex=True))
-    print(json.dumps(dict(files=count, account=account, reasons=reasons.most_common(40)), indent=1))
-    assert account['converted'] >= count//20
-    # the same where each file is read alone: no message quotes a value
-    for f in sorted(export.rglob('*.dcm'))[:count//2]:
-        try: read_dicom(f)
-        except InputError as e: assert not any(o in str(e) for o in secrets), str(e)
 
 
 def test_every_damaged_file_is_accounted_for(tmp_path):

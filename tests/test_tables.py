@@ -185,13 +185,13 @@ def damaged(content, rng):
     return bytes(new)
 
 
-def tried(read, root):
+def tried(read, root, public=False):
     "One line of an error, or '' for a value; anything else ends the test"
     begin = time.process_time()
     try: read(root); line = ''
     except InputError as e: line = str(e)
     assert time.process_time()-begin < 5
-    assert '\n' not in line and secret not in line and len(line) < 600
+    assert '\n' not in line and (public or secret not in line) and len(line) < 600
     return line
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 from sklearn.feature_extraction.text import CountVectorizer
@@ -19,6 +20,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from .classifier import ReportClassifier
 from .ngrams import FixedCounter, deciding_ngrams, ngram_counter
 from .thresholds import choose_thresholds, reports_needed
+from ..data.text_files import read_json, require_regular
 from ..errors import InputError
 
 # %% ../../nbs/annotation/annotator.ipynb #90e3b2e1
@@ -118,13 +120,17 @@ def load_annotator(
     for name in ('annotator.json', 'vocabulary.json', 'weights.safetensors'):
         if not (folder/name).is_file():
             raise InputError(f'{name} is missing', where=folder.name, mend='name a folder of save_annotator')
-    read = lambda name: json.loads((folder/name).read_text(encoding='utf-8'))
-    facts, vocabulary = read('annotator.json'), read('vocabulary.json')
-    weights = load_file(folder/'weights.safetensors')
-    if facts.get('format') != annotator_format or len(vocabulary) != len(weights['coef']):
+    facts, vocabulary = read_json(folder/'annotator.json', dict), read_json(folder/'vocabulary.json', list)
+    try: weights = load_file(require_regular(folder/'weights.safetensors'))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError): weights = {}
+    coef, intercept = (weights.get(o, np.zeros(0)) for o in ('coef', 'intercept'))
+    numbers = [facts.get(o, '') for o in ('low', 'high', 'known')]
+    told = [o is None or type(o) in (int, float) and abs(o) < np.inf for o in numbers]
+    words = all(isinstance(o, str) for o in vocabulary) and isinstance(facts.get('record'), dict)
+    if not (facts.get('format') == annotator_format and all(told) and words and coef.shape == (len(vocabulary),)
+            and intercept.shape == (1,) and np.isfinite([*coef, *intercept]).all()):
         raise InputError('vocabulary and weights do not belong together', where=folder.name,
                          mend='write the model again')
-    low = -np.inf if facts['low'] is None else facts['low']
-    high = np.inf if facts['high'] is None else facts['high']
-    intercept = float(weights['intercept'][0])
-    return Annotator(vocabulary, weights['coef'], intercept, low, high, facts['known'], facts['record'])
+    low, high, known = (default if o is None else o for o, default in
+                        zip(numbers, (-np.inf, np.inf, np.inf), strict=True))
+    return Annotator(vocabulary, coef, float(intercept[0]), low, high, known, facts['record'])

@@ -56,6 +56,7 @@ def box_cells(
                          'name files relative to the folder')
     cells = []
     for path, label in zip(rows.path, rows.label, strict=True):
+        if pd.isna(label): label = None # of an image that nobody has labelled
         if path not in where: cells.append('[]' if label == 0 else pd.NA); continue
         if label == 0: raise InputError('an image without fracture has boxes', where[path], 'mend its label or boxes')
         cells.append(json.dumps(check_boxes(drawn[where[path]], stored_size(path), where[path]).tolist()))

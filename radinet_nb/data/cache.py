@@ -17,6 +17,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from .runs import say_progress, sync_folder
+from .text_files import read_json, require_regular
 from .workers import check_workers, run_isolated
 from ..errors import InputError
 
@@ -58,6 +59,23 @@ def is_sharded(
     return (Path(folder)/'hashes.npy').is_file()
 
 # %% ../../nbs/data/cache.ipynb #e5fb3015
+def _checked_about(about:dict)->dict:
+    "What cache.json says; `ValueError`, `TypeError` or `KeyError` where it says something else"
+    shape, asked = about['shape'], about.get('asked', [])
+    texts = [*about['paths'], *asked, *(o for row in about['unreadable'] for o in row)]
+    whole = isinstance(shape, list) and len(shape) == 3 and all(type(o) is int for o in shape)
+    pairs = all(len(o) == 2 for o in about['unreadable']) and len(about.get('stamps', [])) == len(asked)
+    if not (whole and pairs and all(isinstance(o, str) for o in texts)): raise ValueError
+    for o in texts: o.encode() # a letter that is none cannot stand in a table
+    return about
+
+def _mapped(file:Path, shape:tuple)->np.ndarray:
+    "An array of the cache in place; `InputError` where it is not of this shape"
+    try: array = np.load(require_regular(file), mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError, TypeError, EOFError, SyntaxError): array = None
+    if getattr(array, 'shape', None) == shape and array.dtype == np.uint8: return array
+    raise InputError('is damaged', file, 'delete the cache, and make it again with build_cache')
+
 class ImageCache:
     "Images at the training size: `cache[rows]` is uint8, N x H x W; `paths` are in it, `unreadable` could not be read"
     def __new__(cls, folder=None): # one in shards opens as such
@@ -69,8 +87,8 @@ class ImageCache:
         folder, # that `build_cache`, or `shards.build_shards`, wrote
     ):
         self.folder = Path(folder)
-        try: self.about = json.loads((self.folder/'cache.json').read_text())
-        except (OSError, ValueError):
+        try: self.about = _checked_about(read_json(self.folder/'cache.json', dict))
+        except (InputError, ValueError, TypeError, KeyError):
             raise InputError('no image cache stands here', folder, 'make one with build_cache') from None
         self.paths = pd.Series(self.about['paths'], dtype='string')
         self.unreadable = pd.DataFrame(self.about['unreadable'], columns=['path', 'reason'], dtype='string')
@@ -78,15 +96,15 @@ class ImageCache:
 
     @property
     def images(self): # opened on first use, so that a cache travels to workers as a path
-        if self.mapped is None: self.mapped = np.load(self.folder/'images.npy', mmap_mode='r')
+        if self.mapped is None: self.mapped = _mapped(self.folder/'images.npy', (len(self), *self.shape))
         return self.mapped
 
     @property
     def thumbs(self): # images x views x 2 x 32 x 33 uint8: small versions to recognize copies by
-        try: return np.load(self.folder/'thumbs.npy', mmap_mode='r')
-        except FileNotFoundError:
-            raise InputError('this image cache holds no thumbs to find copies by', self.folder,
-                             'make it again') from None
+        if not (self.folder/'thumbs.npy').exists():
+            raise InputError('this image cache holds no thumbs to find copies by', self.folder, 'make it again')
+        h, w = self.shape
+        return _mapped(self.folder/'thumbs.npy', (len(self), 1+(w == 2*h), 2, 32, 33))
 
     @property
     def shape(self): return tuple(self.about['shape'][1:])
@@ -202,7 +220,7 @@ def _reusable(folder:Path, about:dict)->bool:
         if not folder.exists() or not any(folder.iterdir()): return False
         raise InputError('something else than an image cache stands here', folder, 'name another folder')
     old = ImageCache(folder).about
-    return {k: old[k] for k in about} == about and (folder/'thumbs.npy').exists()
+    return {k: old.get(k) for k in about} == about and (folder/'thumbs.npy').exists()
 
 # %% ../../nbs/data/cache.ipynb #302b0be5
 def build_cache(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from .convert import safe_facts
 from .dicom import read_dataset, safe_pydicom, says_synthetic
+from .disk import require_plain_name
 from .gray_values import to_image
 from .identity import keyed_hash, read_key
 from .layouts import Reading, quarantine_table, require_folder
@@ -39,7 +40,7 @@ def slice_facts(
     seen:set, # image ids of earlier files; that of this one is added
 )->dict: # name of the fact -> value; position (mm), path, synthetic
     "The facts of one slice; `InputError` where it cannot be used"
-    ds = read_dataset(path, pixels=False)
+    ds = read_dataset(require_plain_name(path), pixels=False)
     with safe_pydicom('the header cannot be read'):
         if str(ds.get('Modality') or '') != 'CT': raise InputError('is no CT slice', mend='leave it out')
         if 'LOCALIZER' in (ds.get('ImageType') or []): raise InputError('is a localizer, no slice', mend='leave it out')

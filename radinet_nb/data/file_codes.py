@@ -17,7 +17,7 @@ import pandas as pd
 from .disk import whole_file
 from .identity import keyed_hash, read_key
 from .table_files import read_parquet
-from .text_files import read_json
+from .text_files import read_json, require_regular
 from ..errors import InputError
 
 # %% ../../nbs/data/file_codes.ipynb #f11ec006
@@ -32,6 +32,16 @@ def file_codes(
     return {o: keyed_hash(key, 'file', name(o)) for o in single}
 
 # %% ../../nbs/data/file_codes.ipynb #f11ec009
+def _known_codes(path:Path)->dict: # code -> name
+    "The codes of a list; `InputError` for a file that is none: what it says would be lost"
+    if not os.path.lexists(path): return {}
+    try:
+        text = require_regular(path).read_text(encoding='utf-8', errors='surrogateescape')
+        rows = list(csv.reader(io.StringIO(text, newline=''), strict=True))[1:]
+    except (OSError, csv.Error): rows = ['']
+    if all(len(o) == 2 for o in rows): return dict(rows)
+    raise InputError('is no list of codes and files', path, 'move it away, and a new one is begun')
+
 def keep_codes(
     codes:dict, # path -> code
     export, # the folder of the export
@@ -39,10 +49,7 @@ def keep_codes(
 )->Path: # the list: columns code and file, readable by its owner only
     "Write which code means which file beside the key, with those of earlier calls"
     path = Path(key_file).with_name(Path(key_file).name+'.files.csv')
-    known = {}
-    if path.exists():
-        with open(path, encoding='utf-8', errors='surrogateescape', newline='') as f:
-            known = dict(list(csv.reader(f))[1:])
+    known = _known_codes(path)
     known |= {code: os.path.relpath(o, export) for o,code in codes.items()}
     text = io.StringIO(newline='')
     csv.writer(text, lineterminator='\n').writerows([('code', 'file'), *known.items()])

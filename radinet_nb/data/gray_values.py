@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from .decoders import decode_pixels
-from .dicom import check_image, claimed_size, photometric, read_dataset, safe_pydicom
+from .dicom import check_image, claimed_size, photometric, read_dataset, safe_pydicom, said_number
 from ..errors import InputError
 
 # %% ../../nbs/data/gray_values.ipynb #742ba37c
@@ -254,7 +254,7 @@ def square_pixels(
     ratio, (h, w) = sizes[0]/sizes[1], img.shape
     if abs(ratio-1) <= .01: return img
     if not 1/4 <= ratio <= 4:
-        raise InputError(f'has pixels {ratio:.3g} times as high as wide', mend='check its pixel spacing')
+        raise InputError(f'has pixels {said_number(ratio)} times as high as wide', mend='check its pixel spacing')
     size = (w, round(h*ratio)) if ratio > 1 else (round(w/ratio), h)
     return np.asarray(Image.fromarray(img).resize(size, Image.Resampling.BILINEAR))
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from .convert import safe_facts
 from .dicom import is_dicom, is_synthetic, names_in, read_dataset, safe_pydicom, says_synthetic
-from .disk import files_below
+from .disk import files_below, require_plain_name
 from .hashes import content_hash
 from .identity import keyed_hash, read_key
 from .layouts import Reading, quarantine_table, require_folder
@@ -180,7 +180,7 @@ def header_row(
     code:str, # what the file is called outside the hospital
 )->dict: # name of the fact -> value; path, names, code, synthetic
     "The facts of one file of an export; `InputError` where it cannot be used"
-    ds = read_dataset(path, pixels=False)
+    ds = read_dataset(require_plain_name(path), pixels=False)
     with safe_pydicom('the header cannot be read'):
         return safe_facts(ds, key) | dict(path=str(path), names=names_in(ds), code=code, synthetic=says_synthetic(ds))
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from .cache import pair_views
 from .convert import decode_thumb, suffix_of
-from .disk import files_below, keep_only, whole_file
+from .disk import files_below, keep_only, require_plain_name, whole_file
 from .hospital import find_twins, hospital_choices, hospital_column, hospital_table
 from .identity import read_key
 from .journal import Conversion, convert_files, reread_names
@@ -47,6 +47,8 @@ def check_folders(
     inside = lambda a, b: a == b or b in a.parents
     if not export.is_dir(): raise InputError('there is no such folder', export, 'name the folder of the export')
     if not any(export.iterdir()): raise InputError('the folder is empty', export, 'name the folder of the export')
+    try: require_plain_name(out.absolute()) # it becomes the beginning of every path in the table
+    except InputError as e: raise InputError(f'the output {e.what}', out, 'name another folder') from None
     if inside(out.resolve(), export.resolve()):
         raise InputError('the output lies inside the export', out, 'name another folder')
     if out.is_symlink() or out.is_dir() and any(o.is_symlink() for o in out.iterdir()):

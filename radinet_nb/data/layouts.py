@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .disk import files_below, is_hidden
+from .disk import files_below, is_hidden, require_plain_name
 from .hashes import file_hash
 from .studies import split_studies
 from ..errors import InputError
@@ -42,6 +42,8 @@ def require_folder(
     folder, remedy = Path(folder), 'name the folder that holds the collection'
     if not folder.is_dir(): raise InputError('there is no such folder', folder, remedy)
     if not any(folder.iterdir()): raise InputError('the folder is empty', folder, remedy)
+    try: require_plain_name(folder.absolute())
+    except InputError as e: raise InputError(e.what, folder, e.mend) from None
     missing = [n for n in names if not (folder/n).exists()]
     if missing: raise InputError(f"lacks {', '.join(missing)}", folder, f"the layout is: {', '.join(names)}")
     return folder
@@ -85,7 +87,9 @@ def visible_files(
 )->list: # of paths, sorted
     "Files below a folder, without what macOS and Windows lay beside them (`._a.png`, `__MACOSX`, `Thumbs.db`)"
     found = [f for f in files_below(folder) if f.is_file() and not is_hidden(f, Path(folder))]
-    return [f for f in found if not suffixes or f.suffix.lower() in suffixes]
+    found = [f for f in found if not suffixes or f.suffix.lower() in suffixes]
+    try: return [require_plain_name(f) for f in found]
+    except InputError as e: raise InputError(f'a file in it {e.what}', folder, e.mend) from None
 
 # %% ../../nbs/data/layouts.ipynb #30050e12
 def files_by_name(

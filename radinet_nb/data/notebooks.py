@@ -8,8 +8,9 @@ __all__ = ['checkout', 'paper_folders', 'nearest', 'paper_folder', 'notebook_in'
 # %% ../../nbs/data/notebooks.ipynb #0fda38a8
 import difflib, os
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 
+from .disk import temporary_folder
 from ..errors import InputError
 
 # %% ../../nbs/data/notebooks.ipynb #f9b5554c
@@ -92,8 +93,8 @@ def run_papermill(
     import papermill
     from traitlets.config import Config
     config = Config()
-    with TemporaryDirectory(prefix='radinet-') as sockets:
-        if os.name == 'posix' and len(sockets) < 80: # a system's limit is about 100
+    with temporary_folder() as sockets:
+        if os.name == 'posix' and len(str(sockets)) < 80: # a system's limit is about 100
             config.KernelManager = Config(transport='ipc', connection_file=f'{sockets}/kernel.json')
         papermill.execute_notebook(notebook, to, parameters=params, cwd=cwd, kernel_name='python3', language='python',
                                    progress_bar=False, log_output=False, config=config)

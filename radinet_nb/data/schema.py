@@ -75,8 +75,9 @@ def shown_value(
     "`value` as an error message may show it"
     if value is None or value is pd.NA or value != value: return 'an empty cell'
     value = getattr(value, 'item', lambda: value)()
-    harmless = 'collection', 'view', 'body_part', 'label', 'label_source', 'age', 'sex', 'split'
-    return f'{value!r}' if column in harmless else 'a value'
+    # a text may be a name in the wrong column, a long number an id
+    small = isinstance(value, (int, float)) and abs(value) < 1000
+    return f'{value!r}' if small and column in ('label', 'age') else 'a value'
 
 # %% ../../nbs/data/schema.ipynb #412db42b
 def cast(

@@ -87,7 +87,7 @@ def parameters_named(
         if found := [p for name, p in network.named_parameters() if '.lora_' in name]: return found
         raise InputError(f'{network.backbone} has no adapters', 'free', 'set lora_rank, or free another part')
     if free == 'biases': return [p for name, p in network.named_parameters() if name.endswith('.bias')]
-    if side in ('last', 'first') and n.isdigit():
+    if side in ('last', 'first') and n.isdecimal():
         chosen = [*(body[max(0, len(body) - int(n)):] if side == 'last' else body[:int(n)]), head]
     elif free == 'all': chosen = [*groups]
     elif free in groups: chosen = [free]

@@ -11,13 +11,13 @@ __all__ = ['CONFIG', 'FORMAT', 'UNITS', 'MEANING', 'wrong_value', 'check_config'
 import hashlib
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import torch
 
 from ..data.cache import build_cache, pair_views
+from ..data.disk import temporary_folder
 from ..data.runs import read_json, say_progress, write_json
 from ..data.schema import body_parts
 from ..errors import InputError
@@ -266,8 +266,8 @@ def read_cases(
     jobs:int=1, # processes that read images
 )->tuple[pd.DataFrame,np.ndarray,pd.DataFrame]: # the readable cases; their images, uint8; path, reason of the others
     "Read the images of all cases at the model's size; `InputError` for images of another shape"
-    with TemporaryDirectory(prefix='radinet-') as folder:
-        cache = build_cache(cases, Path(folder)/'cache', config['shape'][0], jobs=jobs)
+    with temporary_folder() as folder:
+        cache = build_cache(cases, folder/'cache', config['shape'][0], jobs=jobs)
         cases = cache.readable(cases)
         if list(cache.shape) != config['shape']:
             sizes = [f'{w} x {h}' for h, w in (cache.shape, config['shape'])]

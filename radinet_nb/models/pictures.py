@@ -9,7 +9,6 @@ __all__ = ['StudyPredictions', 'parts_note', 'picture_names', 'may_hold_text', '
 import itertools
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 
 from ..analysis.explain import save_picture
 from ..data.cache import build_cache
+from ..data.disk import temporary_folder
 from ..data.runs import say_progress
 from ..data.workers import run_isolated
 
@@ -80,7 +80,7 @@ def draw_cases(
     "One picture a case, of images that are large enough to look at"
     folder.mkdir(parents=True)
     names, text = picture_names(cases.study), may_hold_text(cases, public, jobs)
-    with TemporaryDirectory(prefix='radinet-') as large:
+    with temporary_folder() as large:
         cache = build_cache(cases, Path(large)/'cache', pixels, jobs=jobs)
         for i, path in enumerate(cases.path):
             if i % 8 == 0: say_progress(f'{i} of {len(names)} pictures drawn')

@@ -34,8 +34,17 @@ def _files_in(folder)->dict:
 
 def _kept_runs(folder)->dict:
     "The runs of a folder of kept records"
-    kept = read_json(folder/'records.json')
-    return {key: RunFacts(record | {'versions': kept['versions']}) for key, record in kept['runs'].items()}
+    kept = read_json(folder/'records.json', dict)
+    try: return {key: RunFacts(record | {'versions': kept['versions']}) for key, record in kept['runs'].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise InputError('holds no kept records', folder/'records.json', 'keep them again') from None
+
+def _whole_record(path)->dict:
+    "The record of a run; `InputError` where a part of it is of another kind"
+    record = read_json(path, dict)
+    strange = [o for o in ('parents', 'versions') if not isinstance(record.get(o, {}), dict)]
+    if strange: raise InputError(f'{strange[0]} is no mapping', path, 'make the run again')
+    return record
 
 def runs_below(
     folder:str|Path, # of a run, of a profile's runs, or of kept records (records.json)
@@ -44,7 +53,7 @@ def runs_below(
     folder = Path(folder)
     if (folder/'record.json').is_file(): paths = [folder/'record.json']
     else: paths = [o for o in sorted(folder.glob('**/record.json')) if not any(p.startswith('.') for p in o.parts)]
-    runs = {run_key(o.parent): RunFacts(read_json(o), read_json(o.parent/'params.json'), _files_in(o.parent))
+    runs = {run_key(o.parent): RunFacts(_whole_record(o), read_json(o.parent/'params.json', dict), _files_in(o.parent))
             for o in paths}
     if runs: return runs, {}
     kept = sorted(folder.glob('*/records.json')) or [o for o in [folder/'records.json'] if o.is_file()]

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-import yaml
-
 from ..data.notebooks import find_notebook, nearest, paper_folder, paper_folders
 from ..data.runs import read_json
+from ..data.text_files import file_text, parse_yaml
 from ..errors import InputError
 
 # %% ../../nbs/workflow/papers.ipynb #8749480b
@@ -62,12 +61,11 @@ def read_yaml(
     path:Path, # a file
 ): # what it holds
     "Read a YAML file; text that is no YAML is an `InputError` with its line"
-    try: return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except UnicodeDecodeError: raise InputError('is no UTF-8 text', where=path, mend='save it as UTF-8') from None
-    except yaml.YAMLError as error:
-        line = f', line {error.problem_mark.line + 1}' if getattr(error, 'problem_mark', None) else ''
-        raise InputError(f'is no YAML: {getattr(error, "problem", None) or error}', where=f'{path}{line}',
-                         mend='check brackets and indents, and put a text with a colon in quotes') from None
+    text = file_text(path)
+    try: return parse_yaml(text)
+    except InputError as e:
+        raise InputError(e.what, f'{path}, {e.where}' if e.where else path,
+                         'check brackets and indents, and put a text with a colon in quotes') from None
 
 # %% ../../nbs/workflow/papers.ipynb #790457d9
 ITEM_KEYS = ('notebook', 'key', 'kind', 'shows', 'radiographs', 'readme')

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..data.notebooks import checkout, nearest, paper_folders
 from ..errors import InputError
 from .papers import read_yaml
-from .parameters import check_name, is_kind
+from .parameters import check_name, is_kind, shortened
 from .resources import check_resources
 
 # %% ../../nbs/workflow/profiles.ipynb #e90bce87
@@ -104,6 +104,9 @@ def apply_general(
     return res
 
 # %% ../../nbs/workflow/profiles.ipynb #da50aaa7
+_EXAMPLES = {'what': 'a first try', 'threads': 2, 'seeds': [0, 1, 2], 'data': '{hospital: FOLDER}',
+             'resources': '{stage: {minutes: 30}}'}
+
 def check_seeds(
     seeds:list, # of a profile
     where:str, # for the error
@@ -111,7 +114,7 @@ def check_seeds(
     "`InputError` for anything but different whole numbers from 0 on"
     whole = all(is_kind(seed, 'int') and seed >= 0 for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
-        raise InputError(f'{seeds!r} is no list of different whole numbers', where=where,
+        raise InputError(f'{shortened(seeds)} is no list of different whole numbers', where=where,
                          mend='write for instance [0, 1, 2]')
 
 # %% ../../nbs/workflow/profiles.ipynb #27fabdb0
@@ -124,12 +127,13 @@ def check_profile(
         if key == 'name': continue
         if key in GENERAL:
             if not is_kind(value, GENERAL[key]):
-                raise InputError(f'{value!r} is not of type {GENERAL[key]}', where=f'{where}, {key}')
+                raise InputError(f'{shortened(value)} is not of type {GENERAL[key]}', where=f'{where}, {key}',
+                                 mend=f'for instance {_EXAMPLES[key]}')
         elif key not in papers:
             mend = f'did you mean {nearest(key, [*GENERAL, *papers])}?'
             raise InputError(f'{key!r} is neither a general key nor a paper', where=where, mend=mend)
         elif not isinstance(value or {}, dict):
-            raise InputError(f'{value!r} is not a mapping of sections', where=f'{where}, {key}')
+            raise InputError(f'{shortened(value)} is not a mapping of sections', where=f'{where}, {key}')
     check_seeds(profile['seeds'], f'{where}, seeds')
     check_resources(profile['resources'], f'{where}, resources')
     if profile['threads'] < 0:

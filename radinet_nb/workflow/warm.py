@@ -7,10 +7,11 @@ __all__ = ['KINDS', 'send_request', 'receive_request', 'preload', 'die_with_pare
            'end_with_socket', 'be_kernel', 'be_executor', 'Forked', 'WarmProcess', 'ask_warm', 'be_code', 'run_planned']
 
 # %% ../../nbs/workflow/warm.ipynb #96f005ec
-import gc, importlib, json, os, random, select, shutil, signal, socket, struct, subprocess, sys
+import gc, importlib, json, os, random, select, signal, socket, struct, subprocess, sys
 import tempfile, threading, traceback
 from pathlib import Path
 
+from ..data.disk import temporary_folder
 from .gpus import choose_gpus
 
 # %% ../../nbs/workflow/warm.ipynb #c72ffed1
@@ -185,8 +186,8 @@ class WarmProcess:
         modules:list[str], # to import first
     ): self.modules = modules
     def __enter__(self):
-        self.folder = tempfile.mkdtemp(prefix='radinet-')
-        self.path = f'{self.folder}/warm'
+        self.kept = temporary_folder()
+        self.path = f'{self.kept.__enter__()}/warm'
         read, self.leash = os.pipe()
         code = ('import os, sys; from radinet_nb.workflow.warm import serve_forks; '
                 'serve_forks(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]); os._exit(0)')
@@ -206,7 +207,7 @@ class WarmProcess:
         os.environ.pop('RADINET_WARM', None)
         os.close(self.leash)
         self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.kept.__exit__(None, None, None)
 
 # %% ../../nbs/workflow/warm.ipynb #e723e811
 def ask_warm(
