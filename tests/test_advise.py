@@ -52,7 +52,7 @@ def test_stopped_it_goes_on_and_leaves_an_answer_with_its_record(folder, tmp_pat
     first = {o.name: load_run(o).record['id'] for o in (out/'trainings').iterdir() if (o/'record.json').exists()}
     assert set(first) == {'linear_probe.fold0', 'last_block_free.fold0'} and not (out/'advice').exists()
     assert calls[0] == 'training 1/4 (linear probe, fold 1/2)' # nothing is known yet of how long one takes
-    assert calls[2].startswith('training 3/4 (linear probe, fold 2/2), about ') and calls[2].endswith(' s left')
+    assert calls[2].startswith('training 3/4 (linear probe, fold 2/2), about ') and calls[2].endswith(' left')
     monkeypatch.setattr(strategies, 'train_stage', stops_at(0))
     assert advise(folder, out) == 0
     lines = capsys.readouterr().out.splitlines()
