@@ -31,28 +31,35 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def progress(tmp_path, monkeypatch):
+    "Somebody else reads how far it is, so that a slow machine writes no line of its own"
+    monkeypatch.setenv('RADINET_PROGRESS', str(tmp_path/'progress'))
+    return tmp_path/'progress'
+
+
 def advise(folder, out, *args):
     return main(['advise', str(folder/'studies.parquet'), str(folder/'start'), str(out), *TWO, *args])
 
 
-def test_stopped_it_goes_on_and_leaves_an_answer_with_its_record(folder, tmp_path, monkeypatch, capsys):
+def test_stopped_it_goes_on_and_leaves_an_answer_with_its_record(folder, progress, tmp_path, monkeypatch,
+                                                                     capsys):
     import radinet_nb.learning.strategies as strategies
-    train, said, calls = strategies.train_stage, tmp_path/'progress', []
+    train, calls = strategies.train_stage, []
 
     def stops_at(n):
         def stage(*args):
-            calls.append(said.read_text())
+            calls.append(progress.read_text())
             if len(calls) == n: raise KeyboardInterrupt
             return train(*args)
         return stage
-    monkeypatch.setenv('RADINET_PROGRESS', str(said))
     monkeypatch.setattr(strategies, 'train_stage', stops_at(3))
     out = tmp_path/'out'
     assert advise(folder, out) == 130 and 'what was finished stays' in capsys.readouterr().err
     first = {o.name: load_run(o).record['id'] for o in (out/'trainings').iterdir() if (o/'record.json').exists()}
     assert set(first) == {'linear_probe.fold0', 'last_block_free.fold0'} and not (out/'advice').exists()
     assert calls[0] == 'training 1/4 (linear probe, fold 1/2)' # nothing is known yet of how long one takes
-    assert calls[2].startswith('training 3/4 (linear probe, fold 2/2), about ') and calls[2].endswith(' s left')
+    assert calls[2].startswith('training 3/4 (linear probe, fold 2/2), about ') and calls[2].endswith(' left')
     monkeypatch.setattr(strategies, 'train_stage', stops_at(0))
     assert advise(folder, out) == 0
     lines = capsys.readouterr().out.splitlines()
