@@ -20,7 +20,7 @@ from ..analysis.explain import grad_cam, overlay
 from ..data.workers import check_workers
 from ..data.files import file_table
 from ..data.identity import read_key
-from ..data.runs import require_new_folder, say_progress
+from ..data.runs import require_new_folder
 from ..errors import InputError, require_extra
 from ..learning.devices import best_device
 from .dicom_results import dicom_cases, write_dicom_results
