@@ -210,6 +210,7 @@ def write_start(out):
         page = path.read_text(encoding='utf-8')
         for mark in KEPT:
             if mark in page: page = page.replace(mark, KEPT[mark]())
+        page = re.sub(r'<!-- (end of )?cost -->\n', '', page) # between them benchmarks/paper_cost.py writes
         (out/'tasks'/path.name).write_text(page, encoding='utf-8')
     names = [(path.read_text().splitlines()[0].lstrip('# '), f'tasks/{path.stem}') for path in tasks]
     parts = [('What was learned', 'learned'),
