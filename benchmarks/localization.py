@@ -1,6 +1,7 @@
 """Localization: a training step against the bare forward and backward of network and teacher, and memory by size
 
     python benchmarks/localization.py [--backbone resnet50] [--pixels 256,512] [--batch 8] [--rounds 5] [--device cpu]
+    python benchmarks/localization.py --memory [--pixels 128,192,256] [--batches 2,4,8]
     python benchmarks/localization.py --tiny
 
 A step of dynamic sharpening as `learning/localization` runs it (loader, augmentation, teacher, sharpening, losses,
@@ -8,8 +9,12 @@ Adam) against the same network's forward and backward on images that lie ready o
 images without gradient. The two take turns, a round each; reported are the medians in processor seconds (on CUDA in
 wall seconds) and the median of the ratio within a round. Half of the images are weak.
 
-`memory` is the peak of a step by size of the image: allocated memory on CUDA, the process's peak on a CPU, each size in
-a process of its own; the slope in MiB a megapixel and image says what a larger size or batch would take.
+`--memory` measures memory alone and leaves the times of the file as they are. What a step takes at most is counted from
+the allocations of torch, after everything was imported and built, so no start-up hides it: on a CPU from the events of
+torch's profiler, on CUDA from the peak of the allocator. Over sizes and batches it is a straight line in megapixels
+times images; its slope, and what stays between steps (weights and Adam's two moments), say what a larger size or batch
+takes, and so does the slope between the two largest steps, which is steeper. Counted in float32, without the workspaces
+of cuDNN; nothing was run at the extrapolated size.
 
 Results go to benchmarks/localization.json; what `--tiny` measures shows that the script runs, and nothing else.
 """
@@ -17,8 +22,6 @@ import argparse
 import json
 import os
 import platform
-import resource
-import subprocess
 import sys
 import time
 from importlib import metadata
@@ -37,8 +40,8 @@ def machine(device):
                 **{o: metadata.version(o) for o in ('torch', 'torchvision', 'timm', 'fastai')})
 
 
-def learner(args, pixels):
-    "A learner of dynamic sharpening on random images, half of them weak"
+def learner(args, pixels, network=None):
+    "A learner of dynamic sharpening on random images, half of them weak; None: of a new network"
     import numpy as np
     import torch
 
@@ -62,7 +65,7 @@ def learner(args, pixels):
         def hidden(self): return padded_boxes([None]*n)
     spec = LocalizerSpec(args.backbone, channels=args.channels)
     one = Localization(network=spec, batch_size=args.batch, device=args.device)
-    learn, teach, _ = map_learner(one, Localizer(spec), Data(), torch.device(args.device))
+    learn, teach, _ = map_learner(one, network or Localizer(spec), Data(), torch.device(args.device))
     assert isinstance(teach.batches, Batches)
     return learn, teach
 
@@ -126,37 +129,65 @@ def race(args, pixels):
                 ratio=round(median(ratios), 3), ratios=[round(o, 3) for o in ratios])
 
 
-def peak(args, pixels):
-    "MiB that a step takes at most, in this process"
+def allocated(step, device):
+    "MiB that a step has allocated at most, above what stood before it"
     import torch
+    if device == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before)/2**20
+    from torch.profiler import ProfilerActivity, profile
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen: step()
+    events = [o for o in seen.profiler.kineto_results.events() if o.name() == '[memory]']
+    now = most = 0
+    for o in sorted(events, key=lambda o: o.start_ns()):
+        now += o.nbytes()
+        most = max(most, now)
+    return most/2**20
+
+
+def memory(args, sizes, batches):
+    "What a step takes by size and batch, the line through it, and where it leads"
+    import argparse
+
+    import numpy as np
     from fastai.callback.progress import ProgressCallback  # noqa: F401 - patches no_bar into Learner
-    learn, teach = learner(args, pixels)
-    our_steps(learn, teach, args)
-    if args.device == 'cuda': return torch.cuda.max_memory_allocated()/2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**(20 if sys.platform == 'darwin' else 10)
-
-
-def memory(args, sizes):
-    "The peak by size, each in a process of its own, and the slope"
-    found = {}
+    def one_step(batch): return argparse.Namespace(**vars(args) | dict(batch=batch, steps=1))
+    learn, teach = learner(one_step(batches[0]), min(sizes))
+    our_steps(learn, teach, one_step(batches[0])) # from here on Adam has its moments
+    network, adam, rows = learn.model, learn.opt, []
     for pixels in sizes:
-        command = [sys.executable, __file__, '--peak', str(pixels), '--backbone', args.backbone, '--batch',
-                   str(args.batch), '--channels', str(args.channels), '--device', args.device, '--steps', '1',
-                   '--threads', str(args.threads)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-        found[pixels] = round(float(answer), 1)
-    low, high = min(sizes), max(sizes)
-    slope = (found[high] - found[low])/((high**2 - low**2)*args.batch/1e6) if high > low else None
-    rises = slope is not None and slope > 0 and not args.tiny # a tiny step hides below what the imports took
-    at_1024 = None if not rises else round((found[high] + slope*(1024**2*32 - high**2*args.batch)/1e6)/1024, 1)
-    slope = round(slope, 1) if rises else None
-    return dict(peak_mib=found, mib_a_megapixel_and_image=slope, gib_at_1024_batch_32=at_1024)
+        for batch in batches:
+            own = one_step(batch)
+            learn, teach = learner(own, pixels, network)
+            learn.opt = adam
+            most = allocated(lambda learn=learn, teach=teach, own=own: our_steps(learn, teach, own), args.device)
+            rows.append(dict(pixels=pixels, batch=batch, step_mib=round(most, 1)))
+            print(rows[-1], file=sys.stderr, flush=True)
+    # weights, two moments of Adam, and gradients where they are kept between steps
+    kept = sum(o.numel()*(3 + (o.grad is not None)) for o in network.parameters())*4/2**20
+    x = np.array([o['pixels']**2*o['batch']/1e6 for o in rows])
+    y = np.array([o['step_mib'] for o in rows])
+    slope, base = np.polyfit(x, y, 1)
+    worst = float(np.abs(slope*x + base - y).max()/y.max())
+    # the slope rises a little with size: between the two largest steps it is the better guess for larger ones
+    far, near = np.argsort(-x, kind='stable')[:2]
+    steep = (y[far] - y[near])/(x[far] - x[near])
+    at_1024 = (kept + base + slope*1024**2*32/1e6)/1024
+    steep_1024 = (kept + y[far] + steep*(1024**2*32/1e6 - x[far]))/1024
+    return dict(steps=rows, kept_mib=round(kept, 1), base_mib=round(base, 1),
+                mib_a_megapixel_and_image=round(slope, 1), largest_residual_of_highest=round(worst, 4),
+                largest_two_mib_a_megapixel_and_image=round(steep, 1), precision='float32',
+                gib_at_1024_batch_32=round(at_1024, 1), gib_at_1024_batch_32_by_largest_two=round(steep_1024, 1))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--backbone', default='resnet50')
-    parser.add_argument('--pixels', default='256,512')
+    parser.add_argument('--pixels', help='sides, such as 256,512')
     parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--channels', type=int, default=256)
     parser.add_argument('--steps', type=int, default=4)
@@ -164,16 +195,22 @@ def main():
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--tiny', action='store_true', help='small, to see that it runs')
-    parser.add_argument('--peak', type=int, help=argparse.SUPPRESS)
+    parser.add_argument('--memory', action='store_true', help='memory alone')
+    parser.add_argument('--batches', default='2,4,8', help='of --memory')
     args = parser.parse_args()
-    if args.tiny: args.backbone, args.pixels, args.batch, args.channels, args.rounds = 'densenet51', '64,96', 8, 16, 2
+    if args.tiny: args.backbone, args.batch, args.channels, args.rounds = 'densenet51', 8, 16, 2
     import torch
     torch.set_num_threads(args.threads)
-    if args.peak: return print(peak(args, args.peak))
-    sizes = [int(o) for o in args.pixels.split(',')]
-    found = dict(backbone=args.backbone, channels=args.channels, device=args.device, threads=args.threads,
-                 tiny=args.tiny, steps=[race(args, o) for o in sizes], memory=memory(args, sizes),
-                 machine=machine(args.device))
+    sizes = [int(o) for o in (args.pixels or ('64,96' if args.tiny else '256,512')).split(',')]
+    if args.memory and not args.tiny:
+        sizes = [int(o) for o in (args.pixels or '128,192,256').split(',')]
+        found = json.loads((HERE/'localization.json').read_text())
+        about = dict(backbone=args.backbone, channels=args.channels, device=args.device, machine=machine(args.device))
+        found['memory'] = memory(args, sizes, [int(o) for o in args.batches.split(',')]) | about
+    else:
+        found = dict(backbone=args.backbone, channels=args.channels, device=args.device, threads=args.threads,
+                     tiny=args.tiny, steps=[race(args, o) for o in sizes], machine=machine(args.device))
+        found['memory'] = memory(args, sizes if args.tiny else [128, 192, 256], [2, 4] if args.tiny else [2, 4, 8])
     print(json.dumps(found, indent=1))
     (HERE/'localization.json').write_text(json.dumps(found, indent=1) + '\n')
 
