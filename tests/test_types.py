@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip('mypy')
 ROOT = Path(__file__).resolve().parents[1]
 USE = '''
+import pandas as pd
 from radinet_nb.errors import InputError
 from radinet_nb.learning.backbones import check_backbone
 from radinet_nb.learning.stages import Stage
@@ -18,7 +19,7 @@ from radinet_nb.models.prediction import predict_files
 name: str = check_backbone('resnet18')
 task = Task('side', 'side', ('left', 'right'))
 stage = Stage('one', task=task, seed=3)
-vocab = learner_from_frame(None, 'cache', task='fracture', pixels=64, shares=(.6, .2, .2)).dls.vocab
+vocab = learner_from_frame(pd.DataFrame(), 'cache', task='fracture', pixels=64, shares=(.6, .2, .2)).dls.vocab
 rows = predict_files('model', ['image.png'], public=True).table
 raise InputError('what', 'where', 'mend')
 '''
