@@ -23,13 +23,15 @@ class NotKept(ValueError):
     "Something that is not written down, and why"
 
 #: columns of a frame with one row a patient, a study or an image
-PATIENT_COLUMNS = {'patient', 'study', 'path'}
+PATIENT_COLUMNS = {'patient', 'study', 'case', 'group', 'path', 'cache', 'image', 'image_id', 'file', 'accession',
+                   'report'}
 
 def refuse_patients(
     frame:pd.DataFrame, # about to be written down
 ):
     "`NotKept` for a frame with one row a patient, a study or an image"
-    if PATIENT_COLUMNS & set(frame): raise NotKept('it is drawn from single patients')
+    named = {str(name).strip().lower() for name in frame}
+    if PATIENT_COLUMNS & named: raise NotKept('it is drawn from single patients')
 
 # %% ../../nbs/results/drawn.ipynb #1523a7c9
 def _column_as_json(values)->dict:
