@@ -105,7 +105,7 @@ def read_chests(
     refuse_rows(t.patient.isna(), 'patient', 'is empty: nothing says which images are of one patient', table)
     label = number_column(t, 'label', table, (0, 1)).astype('Int8')
     t = t.assign(path=[str(folder.absolute()/o) for o in t.path], label=label)
-    require_files(t.path, folder, 'chests.csv')
+    require_files(t.path, folder, 'chests.csv', private=True)
     drawn = drawn_boxes(folder)
     if drawn or 'boxes' not in t: cells = box_cells(t, drawn, folder)
     else:

@@ -72,11 +72,12 @@ def require_files(
     paths, # files that a collection names
     folder, # of the collection
     listed:str, # where they are listed, as in 'dataset.csv'
+    private:bool=False, # a name may be a patient's: say the number of the row instead
 ):
     "Raise `InputError` with the count and the first of `paths` that are absent"
-    absent = [p for p in paths if not os.path.exists(p)]
+    absent = [i for i, p in enumerate(paths) if not os.path.exists(p)]
     if not absent: return
-    first = os.path.relpath(absent[0], folder)
+    first = f'in row {absent[0] + 1}' if private else os.path.relpath(list(paths)[absent[0]], folder)
     raise InputError(f'{len(absent)} of {len(paths)} files named in {listed} are absent, the first {first}', folder,
                      'finish the download or the unpacking')
 
