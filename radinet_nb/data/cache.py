@@ -73,8 +73,8 @@ def _mapped(file:Path, shape:tuple)->np.ndarray:
     "An array of the cache in place; `InputError` where it is not of this shape, or shorter"
     try: array = np.load(require_regular(file), mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, TypeError, EOFError, SyntaxError): array = None
-    fits = isinstance(array, np.ndarray) and array.shape[1:] == shape[1:] and len(array) >= shape[0] and array.dtype == np.uint8
-    if fits: return array
+    kind = isinstance(array, np.ndarray) and array.dtype == np.uint8
+    if kind and array.shape[1:] == shape[1:] and len(array) >= shape[0]: return array
     raise InputError('is damaged', file, 'delete the cache, and make it again with build_cache')
 
 class ImageCache:
