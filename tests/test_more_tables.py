@@ -228,7 +228,8 @@ def test_a_damaged_file_is_a_value_or_one_line(name, tmp_path, capfd):
     assert secret not in out.out+out.err
 
 
-@pytest.mark.parametrize('name', more)
+# a folder in the place of an optional table is no table
+@pytest.mark.parametrize('name', [o for o in more if o not in ('ct', 'papers')])
 def test_what_is_no_file_is_one_line(name, tmp_path):
     write, read, files = more[name]
     write(tmp_path)

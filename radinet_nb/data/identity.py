@@ -17,6 +17,7 @@ import numpy as np
 
 from .known_names import replace_known
 from .name_patterns import replace_addresses, replace_patterns
+from .text_files import require_regular
 from ..errors import InputError
 
 # %% ../../nbs/data/identity.ipynb #bb3df60d
@@ -30,7 +31,7 @@ def read_key(
         try: fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError: return read_key(path)
         with os.fdopen(fd, 'w') as f: f.write(secrets.token_hex(32)+'\n')
-    try: key = bytes.fromhex(path.read_text().strip())
+    try: key = bytes.fromhex(require_regular(path).read_text().strip())
     except (ValueError, OSError): key = b''
     if len(key) < 16: raise InputError('is no key file', path, 'name another, or delete it and let a new key be made')
     return key

@@ -18,6 +18,7 @@ import torch
 
 from ..data.cache import ImageCache
 from ..data.runs import Run, say_progress
+from ..data.text_files import require_regular
 from ..errors import InputError
 from .devices import best_device
 from .networks import Network, features_of
@@ -176,7 +177,7 @@ def read_features(
     "Features from disk, without code; `InputError` for a file that holds none, or not whole ones"
     from safetensors import SafetensorError, safe_open
     try:
-        with safe_open(path, framework='np') as f:
+        with safe_open(require_regular(path), framework='np') as f:
             about, values = json.loads((f.metadata() or {}).get('radinet_nb', '{}')), f.get_tensor('features')
     except (SafetensorError, OSError, ValueError) as e:
         raise InputError(f'no features can be read ({type(e).__name__})', path, 'compute them again') from None

@@ -22,7 +22,7 @@ from .warm import WarmProcess
 
 # %% ../../nbs/workflow/redraw.ipynb #ca699850
 def kept_papers(
-    folder:str|Path, # such as `figures/open`, or `figures/open/karam2021`
+    folder:str|Path, # such as `figures/open`, or a paper's folder there
 )->list[Path]: # the folders of papers, sorted
     "Folders with kept results of a paper; `InputError` where there is none"
     folder = Path(folder)
