@@ -127,7 +127,8 @@ def test_a_claim_of_ten_thousand_million_pixels_takes_no_memory(tmp_path):
     at = data.find(b'\xff\x4f\xff\x51')+8
     data[at:at+8] = struct.pack('>II', side, side)
     packed.write_bytes(data)
-    with pytest.raises(InputError, match='states 64 x 64 pixels, but more than 65535 x more than 65535 x 1 inside'): read_dicom(packed)
+    told = 'states 64 x 64 pixels, but more than 65535 x more than 65535 x 1 inside'
+    with pytest.raises(InputError, match=told): read_dicom(packed)
     # Rows and Columns hold 16 bits: no header can claim more
     with pytest.raises(InputError, match='claims 65535 x 65535 pixels'):
         read_dicom(write_dicom(tmp_path/'rows', ramp, Rows=65535, Columns=65535))
