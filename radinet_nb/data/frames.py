@@ -28,7 +28,7 @@ def check_boxes(
 )->np.ndarray: # float64 (n, 4)
     "Boxes inside an image; `InputError` for one that is upside down, outside, or written as x, y, width, height"
     try: found = np.asarray(boxes, float)
-    except (ValueError, TypeError): found = np.full((1, 1), np.nan)
+    except (ValueError, TypeError, OverflowError): found = np.full((1, 1), np.nan)
     if found.size == 0: return np.zeros((0, 4))
     if found.ndim != 2 or found.shape[1] != 4 or not np.isfinite(found).all():
         raise InputError('a box is not four numbers', where, 'give x0, y0, x1, y1 in pixels')
