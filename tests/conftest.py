@@ -66,3 +66,28 @@ def forked(monkeypatch):
     import radinet_nb.learning.processes as processes
     start = processes.start_processes
     monkeypatch.setattr(processes, 'start_processes', lambda *a, **k: start(*a, **k | dict(start_method='fork')))
+
+
+@pytest.fixture(scope='session')
+def spotted():
+    "Writes gray images of 40 x 32 pixels with a bright spot where the fracture is, and chests.csv with their boxes"
+    import json
+
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    from radinet_nb.data.boxed import read_chests
+
+    def write(folder):
+        rng, rows = np.random.default_rng(0), []
+        for i in range(36):
+            image, sick = rng.integers(60, 120, (32, 40), dtype=np.uint8), i % 2
+            x, y = rng.integers(4, 26, 2)
+            if sick: image[y:y + 4, x:x + 6] = 250
+            Image.fromarray(image).save(folder/f'{i}.png')
+            boxes = json.dumps([[int(x), int(y), int(x) + 6, int(y) + 4]]) if sick else '[]'
+            rows.append(dict(path=f'{i}.png', label=sick, patient=f'p{i}', boxes=boxes))
+        pd.DataFrame(rows).to_csv(folder/'chests.csv', index=False)
+        return read_chests(folder).studies
+    return write

@@ -28,18 +28,10 @@ TINY = Localization('tiny', network=LocalizerSpec('densenet51', channels=8, prio
 
 
 @pytest.fixture(scope='module')
-def chests(tmp_path_factory):
+def chests(tmp_path_factory, spotted):
     "Gray squares of 32 pixels with a bright spot where the fracture is"
-    folder, rng, rows = tmp_path_factory.mktemp('chests'), np.random.default_rng(0), []
-    for i in range(36):
-        image, sick = rng.integers(60, 120, (32, 40), dtype=np.uint8), i % 2
-        x, y = rng.integers(4, 26, 2)
-        if sick: image[y:y + 4, x:x + 6] = 250
-        Image.fromarray(image).save(folder/f'{i}.png')
-        boxes = json.dumps([[int(x), int(y), int(x) + 6, int(y) + 4]]) if sick else '[]'
-        rows.append(dict(path=f'{i}.png', label=sick, patient=f'p{i}', boxes=boxes))
-    pd.DataFrame(rows).to_csv(folder/'chests.csv', index=False)
-    studies = split_studies(read_chests(folder).studies, (.6, .2, .2))
+    folder = tmp_path_factory.mktemp('chests')
+    studies = split_studies(spotted(folder), (.6, .2, .2))
     return studies, image_sizes(studies), build_cache(studies, folder/'views', 32, jobs=1)
 
 

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from radinet_nb.analysis.froc_maps import boxes_above
 from radinet_nb.cli import main
-from radinet_nb.data.boxed import read_chests
 from radinet_nb.data.cache import build_cache
 from radinet_nb.data.files import file_table
 from radinet_nb.data.frames import from_frame
@@ -32,18 +31,10 @@ ONE = Localization('Spots', network=LocalizerSpec('densenet51', channels=8, prio
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, spotted):
     "A localizer that learned from gray images of 40 x 32 pixels with a bright spot as fracture; the images"
-    folder, rng, rows = tmp_path_factory.mktemp('chests'), np.random.default_rng(0), []
-    for i in range(36):
-        image, sick = rng.integers(60, 120, (32, 40), dtype=np.uint8), i % 2
-        x, y = rng.integers(4, 26, 2)
-        if sick: image[y:y + 4, x:x + 6] = 250
-        Image.fromarray(image).save(folder/f'{i}.png')
-        boxes = json.dumps([[int(x), int(y), int(x) + 6, int(y) + 4]]) if sick else '[]'
-        rows.append(dict(path=f'{i}.png', label=sick, patient=f'p{i}', boxes=boxes))
-    pd.DataFrame(rows).to_csv(folder/'chests.csv', index=False)
-    studies = split_studies(read_chests(folder).studies, (.5, .25, .25))
+    folder = tmp_path_factory.mktemp('chests')
+    studies = split_studies(spotted(folder), (.5, .25, .25))
     run = localize(ONE, studies, image_sizes(studies), build_cache(studies, folder/'views', 32, jobs=1), folder/'run')
     (folder/'chests.csv').unlink()
     return run, folder
