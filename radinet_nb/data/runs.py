@@ -211,7 +211,7 @@ def note(self:OpenRun, **facts)->OpenRun: # itself
 def finish(self:OpenRun)->Run:
     "Write the record, flush everything and rename the folder to its final name"
     self.record |= dict(
-        id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='seconds'), device=device_name(),
+        id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='milliseconds'), device=device_name(),
         seconds=round(clock()[0] - self.began[0], 2), cpu_seconds=round(cpu_seconds(), 2),
         cpu_seconds_before=round(self.began[1], 2), # of this process, for what it had imported
         peak_memory_mib=peak_memory(), **self.facts)

@@ -89,7 +89,8 @@ def when(
 )->tuple[str,str]: # ISO 8601
     "When a run began and ended"
     began = datetime.fromisoformat(record['started'])
-    return began.isoformat(), (began + timedelta(seconds=record['seconds'])).isoformat(timespec='seconds')
+    ended = began + timedelta(seconds=record['seconds'])
+    return tuple(o.isoformat(timespec='milliseconds') for o in (began, ended))
 
 def entity(
     crate, # an `ROCrate`
