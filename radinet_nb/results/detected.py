@@ -57,7 +57,7 @@ def out_of_fold(
     parts = [read_detected(o, 'valid') for o in runs]
     frame = pd.concat([o.frame for o in parts], ignore_index=True)
     if frame.path.duplicated().any():
-        raise InputError('two runs validated on the same images', 'out_of_fold', 'name runs of different folds of one deal')
+        raise InputError('two runs validated on the same images', 'out_of_fold', 'name different folds of one deal')
     tested = {o for run in runs for o in run.predictions.query('split == "test"').path}
     if tested & set(frame.path): raise InputError('what one run validated on, another tested on', 'out_of_fold')
     found = Found(*(np.concatenate(o) for o in zip(*(o.found for o in parts), strict=True)))
@@ -123,13 +123,15 @@ def detection_scores(
     "Scores of images and of boxes with intervals over patients"
     p = image_probability(detected.found, choice)
     frame = detected.frame.assign(probability=p)
-    rows = evaluate(frame, choice.threshold, IMAGE_METRICS, **draws)[['metric', 'value', 'low', 'high', 'n', 'positives']]
+    columns = ['metric', 'value', 'low', 'high', 'n', 'positives']
+    rows = evaluate(frame, choice.threshold, IMAGE_METRICS, **draws)[columns]
     known = np.array([o is not None for o in detected.truths])
     own = some_images(detected, known)
     boxes = scored_boxes(own.found, p[known], choice.power, choice.overlap)
     patients = own.frame.patient.to_numpy()
     statistic, k, size = box_statistics(boxes, own.truths, patients)
-    drawn = draw_jointly({('boxes', 0): statistic}, k, size, draws.get('resamples', 2000), draws.get('seed', 0))['boxes',]
+    often = draws.get('resamples', 2000), draws.get('seed', 0)
+    drawn = draw_jointly({('boxes', 0): statistic}, k, size, *often)['boxes',]
     found = [dict(metric=m) | {c: v for c, v in mean_of_drawn(o, draws.get('confidence', .95)).items()
                                if c in ('value', 'low', 'high')} for m, o in zip(BOX_METRICS, drawn, strict=True)]
     counts = dict(n=len(own.frame), positives=int(own.frame.target.sum()))

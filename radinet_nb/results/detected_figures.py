@@ -26,11 +26,14 @@ def detection_curves(
         left.fill_between(roc.fpr, roc.low, roc.high, color=COLORS[4], alpha=.15, linewidth=0)
         left.plot(roc.fpr, roc.tpr, color=COLORS[4])
         left.plot([0, 1], [0, 1], color='#c0c0c0', linewidth=.7, zorder=0)
-        left.set(xlabel='1 - specificity', ylabel='sensitivity', xlim=(0, 1), ylim=(0, 1.005), title='images', aspect='equal')
-        for (rule, own), color, dash in zip(boxes.groupby('rule', sort=False), (COLORS[4], COLORS[3]), DASHES, strict=False):
+        left.set(xlabel='1 - specificity', ylabel='sensitivity', xlim=(0, 1), ylim=(0, 1.005), title='images',
+                 aspect='equal')
+        rules = zip(boxes.groupby('rule', sort=False), (COLORS[4], COLORS[3]), DASHES, strict=False)
+        for (rule, own), color, dash in rules:
             right.fill_between(own.fp, own.low, own.high, step='post', color=color, alpha=.12, linewidth=0)
             right.step(own.fp, own.recall, where='post', color=color, linestyle=dash, label=rule)
-        right.set(xlabel='false boxes an image', ylabel='lesions found', xlim=(0, boxes.fp.max()), ylim=(0, 1.005), title='lesions')
+        right.set(xlabel='false boxes an image', ylabel='lesions found', xlim=(0, boxes.fp.max()), ylim=(0, 1.005),
+                  title='lesions')
         right.legend(loc='lower right', fontsize=7)
         return fig
 
@@ -45,7 +48,8 @@ def reliability_figure(
         for i, (name, o) in enumerate(curves.items()):
             look, shift = dict(color=COLORS[(1, 4)[i % 2]]), .012*(i - .5)
             errors = [(o.observed - o.low).clip(lower=0), (o.high - o.observed).clip(lower=0)]
-            top.errorbar(o.predicted, o.observed, errors, fmt='os'[i % 2], markersize=4, linewidth=.8, label=name, **look)
+            kind = dict(fmt='os'[i % 2], markersize=4, linewidth=.8, label=name)
+            top.errorbar(o.predicted, o.observed, errors, **kind, **look)
             low.bar((o.predicted*10).astype(int).clip(upper=9)/10 + .05 + 2*shift, o.n, width=.024, **look)
         top.set(ylabel='fractured, observed', ylim=(-.02, 1.02))
         top.legend(loc='upper left', fontsize=7)
@@ -58,16 +62,18 @@ def pick_detected(
     probability:np.ndarray, # of each image
     boxes:list, # boxes and scores of each image
 )->dict: # what an image shows -> its number
-    "Images by rule: the fracture of median probability that was found and the one that was not, the lowest, the loudest sound one"
+    "Images by rule: of fractures the median found and the median missed, and the lowest; of sound ones the highest"
     target = detected.frame.target.to_numpy()
     known = np.array([t is not None and len(t) > 0 for t in detected.truths])
-    hit = np.array([highest_in_lesion(*b, t) if k else False for b, t, k in zip(boxes, detected.truths, known, strict=True)])
+    each = zip(boxes, detected.truths, known, strict=True)
+    hit = np.array([highest_in_lesion(*b, t) if k else False for b, t, k in each])
     def median(rows): return int(rows[np.argsort(probability[rows], kind='stable')][len(rows)//2])
     sets = {'found': np.flatnonzero(known & hit), 'highest box elsewhere': np.flatnonzero(known & ~hit)}
     res = {name: median(rows) for name, rows in sets.items() if len(rows)}
     rows = np.flatnonzero(known)
     if len(rows): res['lowest fracture'] = int(rows[np.argmin(probability[rows])])
-    if (target == 0).any(): res['highest sound image'] = int(np.flatnonzero(target == 0)[np.argmax(probability[target == 0])])
+    sound = np.flatnonzero(target == 0)
+    if len(sound): res['highest sound image'] = int(sound[np.argmax(probability[sound])])
     return res
 
 def boxes_figure(
@@ -79,7 +85,8 @@ def boxes_figure(
     "Radiographs with the boxes that were drawn (red, with scores) and those of the readers (green)"
     with style():
         fig, axes = plt.subplots(1, len(images), figsize=(1.75*len(images) + .2, 2.3), squeeze=False)
-        for ax, (name, image), p, (drawn, scores), true in zip(axes[0], images.items(), probabilities, boxes, truths, strict=True):
+        each = zip(axes[0], images.items(), probabilities, boxes, truths, strict=True)
+        for ax, (name, image), p, (drawn, scores), true in each:
             ax.imshow(image, cmap='gray', vmin=0, vmax=255)
             def outline(box, color, ax=ax):
                 ax.add_patch(Rectangle(box[:2] - .5, *(box[2:] - box[:2]), fill=False, edgecolor=color, linewidth=.9))

@@ -48,7 +48,8 @@ def scores_layout(
     rows = {}
     for o in table.itertuples():
         heading = 'all images (95 %)' if o.images == 'all' else f'{o.images} (95 %)'
-        rows.setdefault(o.metric, dict(score=NAMES.get(o.metric, o.metric)))[heading] = interval_text(o.value, o.low, o.high)
+        row = rows.setdefault(o.metric, dict(score=NAMES.get(o.metric, o.metric)))
+        row[heading] = interval_text(o.value, o.low, o.high)
     for metric, row in rows.items(): row['stated elsewhere'] = f'{published[metric]:g}' if metric in published else ''
     return pd.DataFrame(rows.values()).fillna('')
 
@@ -80,7 +81,8 @@ def members_table(
     rows = []
     for run in runs:
         own, test = read_detected(run, 'valid'), read_detected(run, 'test')
-        scores = {k: detection_scores(o, choice, **draws).set_index('metric') for k, o in dict(own=own, test=test).items()}
+        both = dict(own=own, test=test)
+        scores = {k: detection_scores(o, choice, **draws).set_index('metric') for k, o in both.items()}
         row = dict(fold=run.record['fold'], learned_from=run.record['rows'].get('train', 0), out_of_fold=len(own.frame))
         for k, words in dict(own='out of fold', test='test').items():
             for metric in 'auc', 'ap50':

@@ -17,15 +17,16 @@ from ...learning.detection.training import detect, detection_from_parameters
 
 # %% ../../../nbs/papers/fracatlas/tiny.ipynb #abf1d35c
 #: parameters of tiny trainings: little is learned in a few epochs of sixty images
-_SMALL = dict(name='Detector', backbone='densenet51', channels=8, frozen=0, epochs=3, batch_size=8, lr=.005, average=0., threads=1)
+_SMALL = dict(name='Detector', backbone='densenet51', channels=8, frozen=0, epochs=3, batch_size=8, lr=.005,
+              average=0., threads=1)
 
 def tiny_detections(
     folds:int=2, # how many
     **params, # of the step, such as epochs
 )->list[Path]: # folders of their runs
     "Detections on a few synthetic chests, one a fold, so that a notebook which reads runs can be tried alone"
-    ingest = load_run(run_alone('steps/ingest', data={'chests': 'synthetic'}, patients=60, hospital_pixels=96, pixels=32,
-                                severity=3., variety=1., shares=[.5, .2, .3]))
+    ingest = load_run(run_alone('steps/ingest', data={'chests': 'synthetic'}, patients=60, hospital_pixels=96,
+                                pixels=32, severity=3., variety=1., shares=[.5, .2, .3]))
     data = read_studies(ingest.folder/'views.parquet'), ingest.table('sizes.parquet'), ImageCache(ingest.folder/'views')
     folder, done = Path(mkdtemp(prefix='radinet-')), []
     for fold in range(folds):
