@@ -184,8 +184,8 @@ chosen on; intervals from a bootstrap clustered by patient. Average precision co
 
 ## Limits
 
-- It was tested on images of the collection that it was trained on. Its numbers on images, devices or patients of another
-  hospital are not known.
+- It was tested on images of the collection that it was trained on. Its numbers on images, devices or patients of
+  another hospital are not known.
 - A probability is a chance only where fractures are as frequent as there: {share:.0%} of the images.
 - It says nothing about what it was not trained on: other body parts, casts or implants beyond those of the collection.
 
@@ -209,7 +209,8 @@ def _card_of(runs, config, rest, test, table)->str:
         use=USE, tag='\n- synthetic-data' if config['synthetic'] else '', size='{1} x {0}'.format(*config['shape']),
         synthetic=SYNTHETIC if config['synthetic'] else '', parts=', '.join(config['parts']), group=split_text(config),
         collections=', '.join(sorted(test.frame.collection.unique())), source=start,
-        data=markdown_table(data_rows(runs[0])), box_threshold=config['choice']['box_threshold'], n=len(test.frame), patients=test.frame.patient.nunique(),
+        data=markdown_table(data_rows(runs[0])), box_threshold=config['choice']['box_threshold'],
+        n=len(test.frame), patients=test.frame.patient.nunique(),
         numbers=markdown_table(scores_layout(table, {}).drop(columns='stated elsewhere')),
         share=rest.frame.target.mean(), torch=first['versions'].get('torch')))
 
@@ -230,9 +231,11 @@ def export_detectors(
     table, first = scores_table(test, choice, resamples=resamples), runs[0].record
     config = dict(
         name=first['name'], version=metadata.version('radinet_nb'), task='detection', classes=first['classes'],
-        unit='view', shape=first['shape'], parts=sorted(test.frame.body_part.unique()), threshold=choice.threshold, rule='youden',
+        unit='view', shape=first['shape'], parts=sorted(test.frame.body_part.unique()),
+        threshold=choice.threshold, rule='youden',
         synthetic=bool(first.get('synthetic', False)), grouping=', '.join(first.get('grouping', [])),
-        choice=asdict(choice), run=', '.join(o.record['id'] for o in runs), commit=first.get('commit'), fingerprint=first.get('fingerprint'))
+        choice=asdict(choice), run=', '.join(o.record['id'] for o in runs), commit=first.get('commit'),
+        fingerprint=first.get('fingerprint'))
     part = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(part, ignore_errors=True)
     write_detectors([detector_from_weights(o.weights) for o in runs], part, **config)
