@@ -22,15 +22,15 @@ from ..data.tables import markdown_table
 from ..errors import InputError
 from ..learning.backbones import check_trusted
 from ..learning.detection.answers import Found, answer
-from ..learning.detection.chosen import Choice, choose, image_probability, scored_boxes
+from ..analysis.detection_choice import Choice, choose, image_probability, scored_boxes
 from ..learning.detection.detector import Detector, DetectorSpec, detector_from_weights
 from ..learning.localization.localizer import STRIDE
 from ..learning.weights import load_weights, save_weights, weights_header
-from .card import SYNTHETIC, USE, data_rows, split_text
+from .card import SYNTHETIC, USE, data_rows, interval_rows, split_text
 from .folder import CONFIG, FORMAT, check_config, raw_config, require_finite, sha256, wrong_value
 from .pictures import Seen
-from ..results.detected import out_of_fold, together
-from ..results.detected_tables import scores_layout, scores_table
+from ..analysis.detected import out_of_fold, scores_table, together
+
 
 # %% ../../nbs/models/detectors.ipynb #a2c07de5
 DETECTOR_CONFIG = {k: v for k, v in CONFIG.items() if k != 'widths'} | dict(
@@ -211,7 +211,7 @@ def _card_of(runs, config, rest, test, table)->str:
         collections=', '.join(sorted(test.frame.collection.unique())), source=start,
         data=markdown_table(data_rows(runs[0])), box_threshold=config['choice']['box_threshold'],
         n=len(test.frame), patients=test.frame.patient.nunique(),
-        numbers=markdown_table(scores_layout(table, {}).drop(columns='stated elsewhere')),
+        numbers='\n\n'.join(f'{k}:\n\n{interval_rows(o)}' for k, o in table.assign(note='').groupby('images')),
         share=rest.frame.target.mean(), torch=first['versions'].get('torch')))
 
 def export_detectors(

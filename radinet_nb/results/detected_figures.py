@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from .detected import Detected, highest_in_lesion
+from ..analysis.detected import Detected, highest_in_lesion
 from .figures import COLORS, DASHES, redrawable, style
 
 # %% ../../nbs/results/detected_figures.ipynb #c7b66178
