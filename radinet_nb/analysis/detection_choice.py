@@ -81,9 +81,10 @@ def fit_probability(
     score:np.ndarray, # (n,) of the images
     label:np.ndarray, # (n,) 0 or 1
 )->tuple[float,float]: # slope and intercept
-    "The line from a score to the logit of a probability, by maximum likelihood"
+    "The line from a score to the logit of a probability, by maximum likelihood; a score that misleads is ignored"
     fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(np.asarray(score, float)[:, None], label)
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    slope = float(fitted.coef_[0, 0])
+    return (slope, float(fitted.intercept_[0])) if slope > 1e-6 else (1e-6, float(logit(np.mean(label))))
 
 def youden_threshold(
     probability:np.ndarray, # (n,)
