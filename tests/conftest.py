@@ -1,5 +1,7 @@
 "How tests are spread over two processes: a file stays in one, for its fixtures are made once; lessons go one by one"
 import os
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import SimpleNamespace
 
 # two processes of tests share two cores: threads of numpy would only wait for each other. Read when it is imported
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -15,6 +17,7 @@ MODULES = ['nbdev.test', 'fastcore.test', 'matplotlib.pyplot', 'pandas', 'pander
            'nbformat', 'nbconvert', 'papermill', 'ipykernel.kernelapp', 'timm', 'statsmodels.api',
            'radinet_nb.learning.transfer', 'radinet_nb.data.hospital', 'radinet_nb.synthetic.hospital',
            'torch._inductor'] # what torch imports when it is asked for deterministic algorithms
+SHARED = 'RADINET_TEST_WARM' # names the socket of the warm process of all processes of tests
 ONE_THREAD = {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
 
 
@@ -35,8 +38,8 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (item.path.name == LESSONS) - (item.path.name == 'test_reproduce.py'))
 
 
-@pytest.fixture(scope='session')
-def warm():
+@contextmanager
+def warm_process():
     "A process that has imported what lessons import; `RADINET_WARM` does not name it, for lessons make their own"
     with pytest.MonkeyPatch.context() as patch:
         for k, v in ONE_THREAD.items(): patch.setenv(k, v) # libraries ask when they are imported
@@ -44,6 +47,22 @@ def warm():
             patch.undo()
             os.environ.pop('RADINET_WARM')
             yield process
+
+
+def pytest_sessionstart(session):
+    "Where several processes run the tests, the one that starts them has the warm process of all"
+    config = session.config
+    if hasattr(config, 'workerinput') or not config.getoption('numprocesses', None): return
+    shared = ExitStack()
+    os.environ[SHARED] = shared.enter_context(warm_process()).path # inherited by those that it starts
+    config.add_cleanup(lambda: (os.environ.pop(SHARED), shared.close()))
+
+
+@pytest.fixture(scope='session')
+def warm():
+    "The path of a warm process"
+    with nullcontext(SimpleNamespace(path=os.environ[SHARED])) if SHARED in os.environ else warm_process() as process:
+        yield process
 
 
 @pytest.fixture

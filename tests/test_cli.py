@@ -27,7 +27,7 @@ def test_it_answers_at_once(command):
         assert radinet(command).returncode == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime+after.ru_stime-before.ru_utime-before.ru_stime
-    assert min(seconds() for _ in range(3)) < .5
+    assert any(seconds() < .5 for _ in range(3))
 
 
 def test_version_is_that_of_the_package():
@@ -70,9 +70,10 @@ def test_a_parameter_that_is_listed_can_be_set(capsys):
     from radinet_nb.workflow.settings import asked_graph, open_profile, section_table
     for paper, section in ('karam2021', 'wrist'), ('sood2021', 'results'), ('karam2021', 'ingest'):
         table = section_table(asked_graph(paper, open_profile('smoke')), section)
-        for row in table[table.notebook != 'graph'].itertuples():
-            setting = {f'{paper}.{section}.{row.name}': row.default if row.here is None else row.here}
-            make_plan(load_profile('smoke', settings=setting), paper)
+        rows = list(table[table.notebook != 'graph'].itertuples())
+        settings = {f'{paper}.{section}.{row.name}': row.default if row.here is None else row.here for row in rows}
+        plan = make_plan(load_profile('smoke', settings=settings), paper) # refuses a name that no notebook takes
+        assert {row.name for row in rows} <= {k for node in plan.values() for k in node.params}
     assert main(['parameters', 'karam2021.wirst']) == 2
     assert 'did you mean karam2021.wrist?' in capsys.readouterr().err
 

@@ -25,18 +25,29 @@ def radinet(*args, **kwargs):
                           text=True, **kwargs)
 
 
+def started_by(token):
+    "Processes with a token in their environment; those that have ended have none"
+    def has(folder):
+        try: return f'RADINET_TEST_TOKEN={token}'.encode() in (folder/'environ').read_bytes().split(b'\0')
+        except OSError: return False
+    return [o.name for o in Path('/proc').glob('[0-9]*') if has(o)]
+
+
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     "The runs of profile smoke, from a call that was killed after its first two nodes and a second one that resumed"
     folder = tmp_path_factory.mktemp('runs')
     command = [sys.executable, '-m', 'radinet_nb.cli', 'reproduce', '--profile', 'smoke', '--runs', str(folder)]
-    env = os.environ | {'RADINET_BROWSER': 'none'} # tests/test_page.py prints a page
+    token = f'smoke.{os.getpid()}' # of all that a call starts, as far as /proc can tell
+    env = os.environ | {'RADINET_BROWSER': 'none', 'RADINET_TEST_TOKEN': token} # tests/test_page.py prints a page
     killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     while len(list((folder/'smoke').rglob('*.done'))) < 2 and killed.poll() is None: time.sleep(0.2)
     assert killed.poll() is None, 'it ended before it could be killed'
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    time.sleep(5) # whatever it had started ends with it
+    until = time.time() + 30 # two on a quiet machine
+    while started_by(token) and time.time() < until: time.sleep(.1)
+    assert not started_by(token), 'what it had started did not end with it'
     first = {Path(str(p)[:-5]): load_run(str(p)[:-5]).record['id'] for p in folder.rglob('*.done')}
     res = radinet('reproduce', '--profile', 'smoke', '--runs', folder, env=env)
     assert res.returncode == 0, res.stdout + res.stderr

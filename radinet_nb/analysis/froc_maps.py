@@ -6,6 +6,7 @@
 __all__ = ['NEIGHBORS', 'Components', 'find_components', 'find_peaks', 'map_boxes', 'boxes_above']
 
 # %% ../../nbs/analysis/froc_maps.ipynb #ff7968c5
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,30 +26,75 @@ class Components(NamedTuple):
     nodes: np.ndarray  # (h, w), int: the smallest component that holds a pixel
 
 # %% ../../nbs/analysis/froc_maps.ipynb #b8f2baca
-#: pixels that count as neighbors, as steps of row and column
-NEIGHBORS = {4: ((-1, 0), (0, -1), (0, 1), (1, 0)),
-             8: tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j)}
+#: neighbors of a pixel as steps of row and column, each pair of pixels once
+NEIGHBORS = {4: ((0, 1), (1, 0)), 8: ((0, 1), (1, 0), (1, 1), (1, -1))}
 
-def _merge_pixels(order, steps, width, size)->tuple: # parent of each pixel; columns x0, y0, x1, y1, pixels at its level
-    "Union-find over pixels from high to low, on a map with a rim of one pixel"
-    top, parent = [-1]*size, list(range(size))
-    x0 = [i%width-1 for i in range(size)]
-    y0 = [i//width-1 for i in range(size)]
-    x1, y1, count = [o+1 for o in x0], [o+1 for o in y0], [1]*size
-    for p in order:
-        top[p] = p
-        for step in steps:
-            r = top[p+step]
-            if r<0: continue
-            while top[r]!=r: top[r] = r = top[top[r]]
-            if r==p: continue
-            top[r] = parent[r] = p
-            count[p] += count[r]
-            if x0[r]<x0[p]: x0[p] = x0[r]
-            if y0[r]<y0[p]: y0[p] = y0[r]
-            if x1[r]>x1[p]: x1[p] = x1[r]
-            if y1[r]>y1[p]: y1[p] = y1[r]
-    return np.array(parent), np.array([x0, y0, x1, y1, count]).T
+@lru_cache(maxsize=16)
+def _neighbor_pairs(h, w, connectivity)->tuple: # two arrays: numbers of pixels
+    "All pairs of neighbors on a map"
+    number = np.arange(h*w).reshape(h, w)
+    pairs = [(number[:h-i,max(0,-j):w-max(0,j)], number[i:,max(0,j):w+min(0,j)]) for i,j in NEIGHBORS[connectivity]]
+    return tuple(np.concatenate([o[k].ravel() for o in pairs]) for k in (0, 1))
+
+def _merge_basins(peak, early, late)->tuple: # when nodes begin; their parents, itself for the last; basin of each pixel
+    "Union-find over basins from high to low: the nodes are the basins, then what they merge into"
+    across = peak[early]!=peak[late]
+    at, a, b = late[across], peak[early[across]], peak[late[across]]
+    order = np.argsort(at, kind='stable')
+    # two basins meet at the highest of their borders
+    _, first = np.unique((np.minimum(a, b)*len(peak)+np.maximum(a, b))[order], return_index=True)
+    met = order[np.sort(first)]
+    peaks, basin = np.unique(peak, return_inverse=True)
+    births, parents, top = peaks.tolist(), list(range(len(peaks))), list(range(len(peaks)))
+    for t, i, j in zip(at[met].tolist(), basin[a[met]].tolist(), basin[b[met]].tolist(), strict=True):
+        while top[i]!=i: top[i] = i = top[top[i]]
+        while top[j]!=j: top[j] = j = top[top[j]]
+        if i==j: continue
+        new = len(births)
+        births.append(t); parents.append(new); top.append(new)
+        parents[i] = parents[j] = top[i] = top[j] = new
+    return np.array(births), np.array(parents), basin
+
+def _from_below(own, parents, start, join)->np.ndarray: # of each node, what all nodes that merged into it hold together
+    "Carry values from nodes to their parents, which come later"
+    found = [start]*len(own)
+    for i, (value, p) in enumerate(zip(own.tolist(), parents.tolist(), strict=True)):
+        if p!=i: found[p] = join(found[p], join(value, found[i]))
+    return np.array(found)
+
+# %% ../../nbs/analysis/froc_maps.ipynb #5d0e7c21
+def _component_tree(order, h, w, connectivity)->tuple: # of each pixel from high to low: parent; x0, y0, x1, y1, pixels
+    "The component that each pixel completes, and the pixel that completes the next larger one"
+    n = h*w
+    rank = np.empty(n, int)
+    rank[order] = np.arange(n)
+    a, b = (rank[o] for o in _neighbor_pairs(h, w, connectivity))
+    early, late, peak = np.minimum(a, b), np.maximum(a, b), np.arange(n)
+    np.minimum.at(peak, late, early)
+    while (peak[peak]!=peak).any(): peak = peak[peak]
+    births, parents, node = _merge_basins(peak, early, late)
+    jumps = [parents]
+    while (jumps[-1]!=parents[jumps[-1]]).any(): jumps.append(jumps[-1][jumps[-1]])
+    for jump in jumps[::-1]: node = np.where(births[jump[node]]<=np.arange(n), jump[node], node)
+    # pixels of a node follow each other; the last of them belongs to what the node becomes part of
+    chain = np.argsort(node, kind='stable')
+    of = node[chain]
+    first, last = np.r_[True, of[1:]!=of[:-1]], np.r_[of[1:]!=of[:-1], True]
+    parent = np.empty(n, int)
+    parent[chain[:-1]] = chain[1:]
+    parent[chain[last]] = np.where(parents[of[last]]==of[last], chain[last], births[parents[of[last]]])
+    x, y, run, span = order[chain]%w, order[chain]//w, np.cumsum(first)-1, 2*n+2
+    columns = []
+    for v in (x, y, -x-1, -y-1): # the least value along each chain, and of what merged into it
+        along = np.minimum.accumulate(v-span*run)+span*run
+        own = np.full(len(births), n)
+        own[of[last]] = along[last]
+        columns.append(np.minimum(along, _from_below(own, parents, n, min)[of]))
+    own = np.bincount(of, minlength=len(births))
+    columns.append(np.arange(n)-np.flatnonzero(first)[run]+1 + _from_below(own, parents, 0, int.__add__)[of])
+    facts = np.empty((n, 5), int)
+    facts[chain] = np.column_stack(columns)*[1, 1, -1, -1, 1]
+    return parent, facts
 
 # %% ../../nbs/analysis/froc_maps.ipynb #6b593718
 def find_components(
@@ -59,23 +105,20 @@ def find_components(
     if connectivity not in NEIGHBORS:
         raise InputError(f'no connectivity {connectivity}', 'find_components', 'give 4 or 8')
     image = checked_map(image, [], 0)[0]
-    h, w = image.shape
     order = np.argsort(-image, axis=None, kind='stable')
-    inside = (order//w+1)*(w+2) + order%w + 1
-    steps = [i*(w+2)+j for i,j in NEIGHBORS[connectivity]]
-    parent, facts = _merge_pixels(inside.tolist(), steps, w+2, (h+2)*(w+2))
-    value = np.full((h+2)*(w+2), np.nan)
-    value[inside] = image.ravel()[order]
+    parent, facts = _component_tree(order, *image.shape, connectivity)
+    value, own = image.ravel()[order], np.arange(image.size)
     # of the pixels of one level in one component the last one stands for all
-    keeps = (parent[inside]==inside) | (value[parent[inside]]<value[inside])
-    number = np.full(len(parent), -1)
-    number[inside[keeps]] = np.arange(keeps.sum())
-    for p in inside[~keeps][::-1].tolist(): number[p] = number[parent[p]]
-    kept, parents = inside[keeps], number[parent[inside[keeps]]]
+    keeps = (parent==own) | (value[parent]<value)
+    stands = np.where(keeps, own, parent)
+    while not keeps[stands].all(): stands = stands[stands]
+    number = (np.cumsum(keeps)-1)[stands]
+    kept, parents = np.flatnonzero(keeps), number[parent[keeps]]
     levels = value[kept]
     ends = np.where(parents==np.arange(len(kept)), -np.inf, levels[parents])
-    nodes = number.reshape(h+2, w+2)[1:-1,1:-1]
-    return Components(levels, ends, facts[kept,:4].astype(float), facts[kept,4], parents, nodes)
+    nodes = np.empty(image.size, int)
+    nodes[order] = number
+    return Components(levels, ends, facts[kept,:4].astype(float), facts[kept,4], parents, nodes.reshape(image.shape))
 
 # %% ../../nbs/analysis/froc_maps.ipynb #250bc812
 def find_peaks(

@@ -7,18 +7,19 @@ __all__ = ['draw_scores', 'levels_table', 'differences_table', 'gain_sentence', 
            'recall_by_size', 'without_hardware_images']
 
 # %% ../../nbs/results/localized_tables.ipynb #68a7a56f
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from ..analysis.counts import ratio
 from ..analysis.froc import froc_statistic, patient_codes
-from ..analysis.froc_rules import MAP_RULES, map_steps
 from ..analysis.froc_steps import counts_at
 from ..analysis.joint_draws import difference_of_drawn, draw_jointly, mean_of_drawn
 from ..analysis.significance import adjust
 from ..errors import InputError
 from .figures import LABELS
-from .localized import FROC_SCORES, SCORES, Localized, score_statistic
+from .localized import FROC_SCORES, SCORES, Localized, rule_steps, score_statistic
 from .verdicts import LEAST_SEEDS
 
 # %% ../../nbs/results/localized_tables.ipynb #15bdcc62
@@ -119,10 +120,10 @@ def curves_table(
     **options, # rule: in `MAP_RULES`; confidence; seed
 )->pd.DataFrame: # model, fp, recall, low, high
     "The FROC curve of every model: mean over trainings, with a band over trainings and patients"
-    rule, statistics, rows = MAP_RULES[options.get('rule', 'paper')], {}, 1
+    statistics, rows = {}, 1
     for model, group in models.items():
         for o in group:
-            steps = map_steps(o.maps, o.truths, o.frame.patient.to_numpy(), rule)
+            steps = rule_steps(o, options.get('rule', 'paper'))
             function, patients = froc_statistic(steps, tuple(rates), reading)
             statistics[model, o.training], rows = (lambda w, f=function: f(w)[:,1:]), max(rows, len(steps.thresholds))
     drawn = draw_jointly(statistics, patients, rows, resamples, options.get('seed', 0))
@@ -139,7 +140,7 @@ def threshold_at(
     rate:float=.5, # false positives an image
 )->float: # inf where none keeps to it
     "The lowest threshold at which the rate has not been exceeded, under lu2022's rule"
-    steps = map_steps(found.maps, found.truths)
+    steps = rule_steps(found)
     t = np.unique(steps.thresholds)[::-1]
     if not len(t): return np.inf
     false = counts_at(steps, t)[1].sum(0)/max(len(found.maps), 1)
@@ -198,6 +199,6 @@ def without_hardware_images(
     if len(kept(first))==len(first.frame): return {}
     def less(o):
         i = kept(o)
-        return o._replace(frame=o.frame.iloc[i].reset_index(drop=True),
-                          **{k: [getattr(o, k)[j] for j in i] for k in ('maps', 'truths', 'sizes')})
+        return replace(o, frame=o.frame.iloc[i].reset_index(drop=True),
+                       **{k: [getattr(o, k)[j] for j in i] for k in ('maps', 'truths', 'sizes')})
     return {model: [less(o) for o in group] for model, group in models.items()}

@@ -71,7 +71,7 @@ def outside_paths(
 # %% ../../nbs/workflow/made_from.ipynb #6ade0010
 def made_from(
     node:Node, # of a graph
-    states:dict|None=None, # path to its state, where it is known already; those that are looked up are added
+    states:dict|None=None, # path to its state, notebook to its code, where known already; what is looked up is added
     content:bool=False, # read the content of what the parameters name
 )->dict: # notebook, code, params, parents, paths
     "What a run of a node would be made from now"
@@ -80,7 +80,9 @@ def made_from(
         if str(path) not in states: states[str(path)] = path_state(path, content)
         paths[str(path)] = states[str(path)]
     plain = json.loads(json.dumps(dict(params=node.params, parents=node.parents), default=str))
-    return dict(notebook=notebook_hash(node.notebook), code=code_hashes(node), paths=paths, **plain)
+    code = 'code', node.notebook, node.page and node.params['paper'] # one notebook is read for many runs
+    if code not in states: states[code] = code_hashes(node)
+    return dict(notebook=notebook_hash(node.notebook), code=states[code], paths=paths, **plain)
 
 # %% ../../nbs/workflow/made_from.ipynb #6ade0013
 SMALL = 2**20 # bytes

@@ -6,7 +6,7 @@
 __all__ = ['train_localizers', 'localizer_runs', 'graph', 'add_results']
 
 # %% ../../../nbs/papers/lu2022/graph.ipynb #110cc107
-from .models import LOCALIZERS, localizers_named
+from .models import FEW_BOXES, LOCALIZERS, localizers_named
 
 # %% ../../../nbs/papers/lu2022/graph.ipynb #fb323c4e
 def train_localizers(
@@ -35,7 +35,7 @@ def localizer_runs(
 )->tuple[list[str],list[str]]: # ids of the runs of the tables; ids of those with other shares of boxes
     "All trainings of the paper, seed by seed and fold by fold"
     folds, shares, models = g.option('folds', 0), g.option('efficiency', []), localizers_named(g.option('models', []))
-    few = {k: LOCALIZERS[k] for k in ('Supervised pre-training', 'Dynamic sharpening')}
+    few = {k: LOCALIZERS[k] for k in FEW_BOXES}
     runs, other = [], []
     for seed, start in starts.items():
         reads = dict(ingested=ingested, source=start)
