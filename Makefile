@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # the whole environment at installation would take 53 s once, what is imported takes 15
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: reproduce test lab bench readme figures docs lessons clean
+.PHONY: reproduce test weights lab bench readme figures docs lessons clean
 
 # installed once, and again when the requirements change; uv only makes it faster
 $(VENV)/.installed: settings.ini setup.py pyproject.toml constraints.txt
@@ -23,6 +23,11 @@ reproduce: $(VENV)/.installed ## every table and figure of a profile, ending wit
 
 test: $(VENV)/.installed ## notebooks clean and exported, lessons, tests, the smoke profile from end to end
 	@$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
+
+weights: $(VENV)/.installed ## train the detectors of fracatlas and export them: make weights FRACATLAS=FOLDER
+	@test -n "$(FRACATLAS)" || (echo "name the folder of FracAtlas: make weights FRACATLAS=FOLDER"; exit 2)
+	$(BIN)/radinet reproduce --profile open --data fracatlas=$(FRACATLAS) --only fracatlas $(ARGS)
+	$(BIN)/radinet export runs/open/fracatlas/detect/fold[0-9] $(or $(MODEL),runs/fracatlas-detector)
 
 lab: $(VENV)/.installed ## read and edit the notebooks
 	$(BIN)/jupyter lab nbs

@@ -141,8 +141,10 @@ def audit_command(
         print('Some searches were cut short: --seconds gives them more time.')
 
 # %% ../nbs/data_commands.ipynb #b62cd971
+_Runs = Annotated[list[Path], typer.Argument(help='folder of a finished stage or localizer; of detectors one a fold')]
+
 def export_command(
-    run:Annotated[Path, typer.Argument(help='folder of a finished stage or localizer')], # what to read
+    runs:_Runs, # what to read
     out:Annotated[Path, typer.Argument(help='model folder to write')], # where
     rule:Annotated[str, typer.Option(help='of the threshold: accuracy, youden or f1')]='accuracy', # on validation
     rate:_Rate=None, # on validation
@@ -156,7 +158,16 @@ def export_command(
     from radinet_nb.models.folder import load_network
     from radinet_nb.models.interchange import check_timm, write_onnx, write_timm
     from radinet_nb.models.localizers import export_localizer
-    if load_run(run).record.get('task') == 'map':
+    run, *others = runs
+    task = load_run(run).record.get('task')
+    if task == 'detection':
+        from radinet_nb.models.detectors import export_detectors
+        if rule != 'accuracy' or rate is not None or pixels or onnx or timm:
+            raise InputError('these are runs of detectors', run, 'all is chosen out of fold: leave the options out')
+        with progress_line('radinet export'): export_detectors(runs, out)
+        return print(out)
+    if others: raise InputError('only detectors are exported together', others[0], 'name one run and one folder')
+    if task == 'map':
         if rule != 'accuracy' or pixels or onnx or timm:
             raise InputError('this is the run of a localizer', run, 'of the options it takes --rate')
         with progress_line('radinet export'): export_localizer(run, out, .5 if rate is None else rate)

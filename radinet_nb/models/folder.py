@@ -102,8 +102,8 @@ def read_config(
 )->dict: # the checked configuration
     "The configuration of a model folder; `InputError` where it is none"
     config = raw_config(folder)
-    if config.get('task') == 'map':
-        raise InputError('is the folder of a localizer: it gives boxes and no classes', folder,
+    if config.get('task') in ('map', 'detection'):
+        raise InputError('is the folder of a localizer or of detectors, which give boxes', folder,
                          'radinet predict takes it; elsewhere name the folder of a classifier')
     check_config(config, Path(folder)/'config.json')
     return config

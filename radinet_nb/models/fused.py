@@ -22,6 +22,7 @@ from ..learning.fused import FusedModel, fit_fused, load_fused, save_fused
 from ..learning.fusion import FusionClassifier
 from ..learning.rows import rows_for
 from .folder import load_network, raw_config
+from .detectors import load_detectors
 from .localizers import load_localizer
 
 # %% ../../nbs/models/fused.ipynb #3e1a0006
@@ -78,7 +79,8 @@ def load_model(
 )->tuple[nn.Module,dict]: # what gives logits, in evaluation mode; its configuration
     "Read a model folder of any kind; `InputError` for one that is incomplete"
     if not (Path(folder)/'classifier.safetensors').is_file():
-        return load_localizer(folder) if raw_config(folder).get('task') == 'map' else load_network(folder)
+        kinds = dict(map=load_localizer, detection=load_detectors)
+        return kinds.get(str(raw_config(folder).get('task')), load_network)(folder)
     model = load_fused(folder)
     wanted = 'name', 'task', 'classes', 'unit', 'shape', 'parts', 'threshold', 'synthetic'
     if missing := [o for o in wanted if o not in model.facts]:

@@ -164,8 +164,9 @@ def predict_files(
         require_extra('--dicom', 'dicom', 'highdicom')
         if out is None: raise InputError('there is no folder for DICOM files', '--dicom', 'name one with --out')
     network, config = load_model(model)
-    if dicom and config['task'] == 'map':
-        raise InputError('DICOM results are written of a classifier', '--dicom', 'leave it out for a localizer')
+    boxes = config['task'] in ('map', 'detection')
+    if dicom and boxes:
+        raise InputError('DICOM results are written of a classifier', '--dicom', 'leave it out where boxes are drawn')
     network.to(best_device())
     if out is not None:
         out = Path(out).absolute()
@@ -173,7 +174,7 @@ def predict_files(
     if key is None: key = os.urandom(32)
     elif not isinstance(key, bytes): key = read_key(key)
     studies, left = file_table(paths, key, public)
-    judge = find_boxes if config['task'] == 'map' else judge_studies
+    judge = find_boxes if boxes else judge_studies
     try: res = judge(network, config, studies, jobs)
     except InputError as e:
         names, before = studies.file.tolist(), [f'{o.file} {o.reason}' for o in left.itertuples()]

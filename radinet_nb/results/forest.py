@@ -41,6 +41,7 @@ def forest_figure(
     marked:str='', # what a mark means, for the legend
     chance:dict|None=None, # metric to a value at which a line stands, such as auc=0.5
     width:float=7, # inches
+    differences:bool=False, # the values are differences of metrics
 ):
     "Rows by metric with intervals, series below each other in a row, published values hollow, marked rows crossed"
     table = pd.DataFrame(dict(series='this run', published=np.nan, marked=False), table.index).assign(**table)
@@ -55,7 +56,8 @@ def forest_figure(
                 part = table[(table.metric == metric) & (table.series == name)].drop_duplicates('row')
                 at = np.array([rows.index(o) for o in part.row]) - .35 + step*(i + .5)
                 _draw_series(ax, part, at, look, name)
-            ax.set(xlabel=LABELS.get(metric, metric), yticks=range(len(rows)), ylim=(len(rows) - .5, -.5))
+            label = ('difference in ' if differences else '') + LABELS.get(metric, metric)
+            ax.set(xlabel=label, yticks=range(len(rows)), ylim=(len(rows) - .5, -.5))
             ax.set_yticklabels(rows, fontsize=7, linespacing=1)
             if metric in (chance or {}): ax.axvline(chance[metric], color='#808080', linestyle=':', linewidth=1)
             ax.grid(axis='x'); ax.set_axisbelow(True); ax.tick_params(axis='y', length=0)

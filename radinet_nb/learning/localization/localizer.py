@@ -73,13 +73,18 @@ class PyramidHead(nn.Module):
         self.smooth, self.logit = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, 1, 1)
         nn.init.normal_(self.logit.weight, std=0.01)
         nn.init.constant_(self.logit.bias, math.log(prior/(1 - prior)))
+    def joined(self,
+        features:list, # of tensors (n, channels, h, w), finest first
+        size:tuple, # height and width of the map
+    )->torch.Tensor: # (n, channels of the pyramid, h, w)
+        "All levels at the size of the map, smoothed"
+        levels = self.pyramid(OrderedDict((str(i), o) for i, o in enumerate(features))).values()
+        return self.smooth(sum(nn.functional.interpolate(o, size=size) for o in levels)).relu()
     def forward(self,
         features:list, # of tensors (n, channels, h, w), finest first
         size:tuple, # height and width of the map
     )->torch.Tensor: # (n, h, w) float32, or double where the features are
-        levels = self.pyramid(OrderedDict((str(i), o) for i, o in enumerate(features))).values()
-        joined = sum(nn.functional.interpolate(o, size=size) for o in levels)
-        x = self.smooth(joined).relu()
+        x = self.joined(features, size)
         # at half precision a logit has three digits, and sharpening lifts what lies a hair above t
         with torch.autocast(x.device.type, enabled=False):
             return self.logit(x.to(self.logit.weight.dtype)).squeeze(1)
@@ -97,7 +102,12 @@ class Localizer(nn.Module):
         self.body = build(spec.backbone)
         levels = pyramid_levels(self.body)
         self.layers = [name for name, _ in levels.values()]
-        self.head = PyramidHead([n for _, n in levels.values()], spec.channels, spec.prior)
+        self.head = self.new_head([n for _, n in levels.values()])
+    def new_head(self,
+        channels_in:list, # channels of each level, finest first
+    )->PyramidHead:
+        "What stands on the body"
+        return PyramidHead(channels_in, self.spec.channels, self.spec.prior)
     def forward(self, x):
         x, found, hooks = x.to(self.head.logit.weight.dtype), {}, []
         for name in self.layers:
