@@ -226,7 +226,7 @@ def test_what_stands_where_a_table_should_is_one_line(name, tmp_path):
         line, missing = tried(read, tmp_path), ('there is no such file', f'lacks {place.name}', f'left no {place.name}')
         assert any(o in line for o in missing), line
         place.unlink(); place.write_bytes(whole)
-    place.write_bytes(b'')
+    (tmp_path/files[0]).write_bytes(b'')
     assert tried(read, tmp_path)
 
 
