@@ -23,7 +23,8 @@ MEANING = ('the difference is there, and as large as stated', 'the sign agrees, 
 def verdict_bar(
     judged:pd.DataFrame, # of `judge_claims`
 )->Shown:
-    "Counts of verdicts as a bar with a key in words, because color alone says nothing"
+    "Counts of verdicts as a bar with a key in words, because color alone says nothing; of no claims, nothing"
+    if not len(judged): return Shown([''])
     count = judged.verdict.value_counts().reindex(list(VERDICTS), fill_value=0)
     words = html.escape(', '.join(f'{n} {verdict}' for verdict, n in count.items()))
     bar = ''.join(f'<span class="v{i}" style="flex:{n}"></span>' for i, n in enumerate(count) if n)
@@ -58,6 +59,7 @@ def claim_list(
                         for part in (ranked[~waits], ranked[waits]))
     summary = f'<summary>{waits.sum()} {"claim waits" if waits.sum() == 1 else "claims wait"} for a run</summary>'
     more = f'<details>{summary}<ul class="claims">{waiting}</ul></details>' if waits.any() else ''
+    if not len(judged): return Shown(['<p>There is none.</p>'])
     return Shown([f'<ul class="claims">{decided}</ul>{more}'])
 
 # %% ../../nbs/results/verdict_list.ipynb #9d392d29
@@ -69,6 +71,7 @@ def verdict_sentence(
     synthetic:bool=False, # decided on synthetic data
 )->str: # Markdown
     "The verdicts of one paper in one sentence, which says what they rest on"
+    if not len(judged): return 'No sentence is checked here: this folder reproduces no paper.'
     count = judged.verdict.value_counts()
     found = [(count[verdict], phrase) for verdict, phrase in zip(VERDICTS, PHRASES, strict=True) if count.get(verdict)]
     parts = [f'**{n}** {"is" if n == 1 else "are"} {phrase}' for n, phrase in found]
