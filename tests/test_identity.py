@@ -10,6 +10,7 @@ import pytest
 
 from radinet_nb.annotation.report_tables import read_reports
 from radinet_nb.annotation.rules import rule_label
+from radinet_nb.data.hospital import read_hospital
 from radinet_nb.data.identity import scrub, scrub_counted
 from radinet_nb.data.notebooks import run_alone
 from radinet_nb.errors import InputError
@@ -89,6 +90,21 @@ def test_a_run_names_no_file_of_the_export(tmp_path):
     listed = pd.read_csv(tmp_path/'key.files.csv', index_col='code').file
     assert listed[pd.read_parquet(run/'views.parquet').path].str.contains('ZWANZIGER').all()
     assert read_reports(run).report.str.contains('fracture').all()
+
+
+def test_a_report_loses_the_names_that_other_files_of_its_patient_know(tmp_path):
+    export, pixels = tmp_path/'export', np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    files = dict(a=('M1', '1.1', ''), b=('M1', '1.2', 'ROE^JANE'), c=('M2', '1.3', 'POE^JIM'))
+    for i, (name, (patient, study, person)) in enumerate(files.items()):
+        write_dicom(export/f'{name}.dcm', np.roll(pixels, i), PatientID=patient, StudyInstanceUID=study,
+                    SOPInstanceUID=f'{study}.1', PatientName=person, BodyPartExamined='WRIST', ViewPosition='PA')
+    # no radiograph, and so not used: it knows another name of the same patient
+    write_dicom(export/'ct.dcm', pixels, PatientID='M1', StudyInstanceUID='1.1', SOPInstanceUID='1.1.2', Modality='CT',
+                PatientName='JANE^OLSEN')
+    (export/'reports.csv').write_text('StudyInstanceUID,report\n1.1,"Mrs Roe, born Olsen: no fracture."\n1.2,Olsen\n'
+                                      '1.3,Roe and Poe\n')
+    reports = read_hospital(export, tmp_path/'key').studies.report
+    assert sorted(reports) == ['Mrs [name], born [name]: no fracture.', 'Roe and [name]', '[name]']
 
 
 def test_odd_tables_of_reports_end_in_a_value_or_a_line(tmp_path):

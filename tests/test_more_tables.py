@@ -228,14 +228,31 @@ def test_a_damaged_file_is_a_value_or_one_line(name, tmp_path, capfd):
     assert secret not in out.out+out.err
 
 
-# a folder in the place of an optional table is no table
-@pytest.mark.parametrize('name', [o for o in more if o not in ('ct', 'papers')])
+@pytest.mark.parametrize('name', more)
 def test_what_is_no_file_is_one_line(name, tmp_path):
     write, read, files = more[name]
     write(tmp_path)
     read(tmp_path) # what is remembered is not read again
-    place = tmp_path/files[0]
-    place.unlink(); place.mkdir()
-    assert tried(read, tmp_path)
-    place.rmdir(); os.mkfifo(place)
-    assert tried(read, tmp_path)
+    for place in [tmp_path/o for o in files]:
+        whole = place.read_bytes()
+        place.unlink(); place.mkdir()
+        assert tried(read, tmp_path), place
+        place.rmdir(); os.mkfifo(place)
+        assert tried(read, tmp_path), place
+        place.unlink(); place.write_bytes(whole)
+
+
+@pytest.mark.parametrize('name', ['boxes', 'coco', 'ct', 'readers', 'papers'])
+def test_an_optional_table_is_passed_over_only_where_nothing_has_its_name(name, tmp_path):
+    write, read, files = more[name]
+    write(tmp_path)
+    for place in [tmp_path/o for o in files if o != 'readings.csv']: # a reader study has its readings
+        place.rename(tmp_path/'aside')
+        assert tried(read, tmp_path) == ''
+        place.symlink_to('nowhere')
+        assert 'there is no such file' in tried(read, tmp_path)
+        place.unlink()
+        other = place.with_suffix(place.suffix.upper())
+        (tmp_path/'aside').rename(other)
+        assert f'is called {other.name} here' in tried(read, tmp_path)
+        other.rename(place)

@@ -22,6 +22,7 @@ from .reports import clean_report
 from .rules import mention_status
 from .triggers import find_triggers
 from ..data.guard import tie_groups
+from ..data.text_files import has_table
 from ..errors import InputError
 
 # %% ../../nbs/annotation/negation.ipynb #0ea9a067
@@ -113,7 +114,7 @@ def negation_table(
     path, numbered = Path(folder)/'rsAnnotations-1-120-random.txt', Path(folder)/'Annotations-1-120.txt'
     if not path.is_file():
         raise InputError(f'{path.name} is missing', where='negation sentences', mend='see SOURCE.txt of the data')
-    table = read_negation(path, numbered if numbered.is_file() else None)
+    table = read_negation(path, numbered if has_table(numbered) else None)
     blanked = [blank_mention(o.sentence, o.start, o.stop) for o in table.itertuples()]
     text = np.array([clean_report(o) for o in blanked], dtype=object)
     truth, groups, rows = table.negated.to_numpy(), negation_groups(table, text), []

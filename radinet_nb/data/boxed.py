@@ -18,6 +18,7 @@ from .polygons import coco_polygons
 from .sizes import stored_size
 from .studies import study_table
 from .table_files import as_numbers, number_column, read_csv, refuse_rows
+from .text_files import has_table
 from ..errors import InputError
 
 # %% ../../nbs/data/boxed.ipynb #d4882e20
@@ -38,9 +39,10 @@ def drawn_boxes(
 )->dict: # file name -> list of [x0, y0, x1, y1], pixels; empty where there is neither
     "What was drawn beside a collection; `InputError` where there are two files"
     table, coco = Path(folder)/'boxes.csv', Path(folder)/'boxes.json'
-    if table.exists() and coco.exists(): raise InputError('holds boxes.csv and boxes.json', folder, 'leave one out')
-    if table.exists(): return box_table(table)
-    return {k: v for k, v in coco_boxes(coco).items() if v} if coco.exists() else {}
+    in_rows, in_coco = has_table(table), has_table(coco)
+    if in_rows and in_coco: raise InputError('holds boxes.csv and boxes.json', folder, 'leave one out')
+    if in_rows: return box_table(table)
+    return {k: v for k, v in coco_boxes(coco).items() if v} if in_coco else {}
 
 # %% ../../nbs/data/boxed.ipynb #87be4cc2
 def box_cells(
@@ -69,7 +71,7 @@ def polygon_cells(
 )->dict: # column polygons, a cell for each row; empty where the file has none
     "The column polygons as `data.polygons` describes it; boxes were checked before"
     coco = Path(folder)/'boxes.json'
-    drawn = {str(Path(folder).absolute()/k): v for k, v in coco_polygons(coco).items()} if coco.exists() else {}
+    drawn = {str(Path(folder).absolute()/k): v for k, v in coco_polygons(coco).items()} if has_table(coco) else {}
     if not any(any(o) for o in drawn.values()): return {}
     cells = [json.dumps(drawn[o]) if drawn.get(o) else pd.NA for o in rows.path]
     return dict(polygons=pd.array(cells, dtype='string'))
@@ -119,7 +121,7 @@ def read_chests(
                 boxes=pd.array(cells, dtype='string')) | polygon_cells(t, folder)
     studies = study_table(rows, where='chests', collection='chests', body_part='chest', view='frontal')
     told = folder/'README.txt'
-    made_up = told.exists() and told.read_text(errors='replace').startswith('SYNTHETIC')
+    made_up = told.is_file() and told.read_text(errors='replace').startswith('SYNTHETIC')
     return Reading(studies, quarantine_table(), dict(
         images=len(t), used=len(studies), synthetic_files=len(studies)*made_up,
         with_boxes=int((studies.boxes.fillna('[]') != '[]').sum()),

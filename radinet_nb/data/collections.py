@@ -22,6 +22,7 @@ class Source(NamedTuple):
     licence: str # in plain words
     download: str # what to fetch, and the layout that the reader expects
     required: tuple = () # files and folders that must be there
+    private: bool = False # read with the hospital's key: what is kept names its folder and files by codes
 
     @property
     def read(self): # the reader
@@ -73,7 +74,7 @@ sources |= dict(
         'chests.csv (path, label, patient; boxes, age, sex where known) and the images that it names; boxes may come '
         'as boxes.csv (path, x0, y0, x1, y1) or boxes.json (COCO)', ('chests.csv',)),
     ct=Source('ct:read_ct', '', 'whatever its owner grants',
-              'a folder with the DICOM slices of one or several CT series anywhere below it'),
+              'a folder with the DICOM slices of one or several CT series anywhere below it', private=True),
     mednist=Source('class_folders:read_mednist', 'https://github.com/Project-MONAI/MONAI-extra-test-data',
                    'CC BY-SA 4.0', 'MedNIST.tar.gz (60 MB): one folder a class',
                    ('Hand', 'CXR', 'ChestCT', 'HeadCT', 'AbdomenCT', 'BreastMRI')),
@@ -81,7 +82,7 @@ sources |= dict(
     hospital=Source(
         'hospital:read_hospital', '', 'the ethics approval that it was exported under',
         'DICOM files anywhere below one folder, labels.csv (StudyInstanceUID or AccessionNumber, fracture), '
-        'reports.csv (same key, report), views.csv (file, SOPInstanceUID or image; view; use)'))
+        'reports.csv (same key, report), views.csv (file, SOPInstanceUID or image; view; use)', private=True))
 
 # %% ../../nbs/data/collections.ipynb #8ccb4a73
 def source_of_collection(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['suffix_of', 'not_written', 'archives', 'letters', 'save_image', 'safe_facts', 'why_skipped', 'encode_thumb',
-           'decode_thumb', 'convert', 'header_names', 'join_views']
+           'decode_thumb', 'convert', 'header_names', 'named_in', 'join_views']
 
 # %% ../../nbs/data/convert.ipynb #119da145
 import os
@@ -124,6 +124,18 @@ def header_names(
     "Names and identifiers in one file's header; `InputError` where it cannot be read"
     ds = read_dataset(path, pixels=False)
     with safe_pydicom('the header cannot be read'): return sorted(names_in(ds))
+
+# %% ../../nbs/data/convert.ipynb #56e04b78
+def named_in(
+    path:str, # a DICOM file that cannot be used
+    key:bytes, # the hospital's key
+)->dict: # pseudonyms patient and study, None where the file states none; names
+    "Whom a file is about, and the names in its header; `InputError` where it cannot be read"
+    if Path(path).is_symlink(): raise InputError('is a link')
+    ds = read_dataset(path, pixels=False)
+    with safe_pydicom('the header cannot be read'):
+        facts = header_facts(ds, key)
+        return dict(patient=facts['patient'], study=facts['study'], names=sorted(names_in(ds)))
 
 # %% ../../nbs/data/convert.ipynb #be61e8f4
 def join_views(

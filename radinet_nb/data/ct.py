@@ -20,6 +20,7 @@ from .identity import keyed_hash, read_key
 from .layouts import Reading, quarantine_table, require_folder
 from .studies import study_table
 from .table_files import read_csv
+from .text_files import has_table
 from ..errors import InputError
 
 # %% ../../nbs/data/ct.ipynb #abdf4471
@@ -76,7 +77,7 @@ def with_truth(
 )->pd.DataFrame: # with label, label_source and boxes, empty where nothing is known
     "Rows with what slices.csv says of them; `InputError` for a file named twice or not there"
     rows = rows.assign(label=pd.NA, label_source=pd.NA, boxes=pd.NA)
-    if not (path/TRUTH).is_file(): return rows
+    if not has_table(path/TRUTH): return rows
     truth = read_csv(path/TRUTH, 'file', 'label', 'boxes', text=('file', 'boxes'))
     twice, absent = truth.file[truth.file.duplicated()], [o for o in truth.file if not (path/str(o)).is_file()]
     if len(twice): raise InputError(f'{len(twice)} files are named twice', path/TRUTH, 'keep one row a slice')
@@ -97,6 +98,7 @@ def read_ct(
     "CT series as a study table: columns `slice`, `position` (mm), `study` the series; labels and boxes from "
     "slices.csv where it lies there; `InputError` without a series"
     path, key = require_folder(path), key if isinstance(key, bytes) else read_key(key)
+    has_table(path/TRUTH) # what cannot be one is refused before hours of reading
     facts, out, seen = [], [], set()
     files = [f for f in sorted(path.rglob('*')) if f.is_file() and f != path/TRUTH]
     code = lambda f: keyed_hash(key, 'file', str(Path(f).relative_to(path)))

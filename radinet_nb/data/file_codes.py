@@ -6,18 +6,18 @@
 __all__ = ['file_codes', 'keep_codes', 'coded', 'code_table', 'code_cache', 'code_run']
 
 # %% ../../nbs/data/file_codes.ipynb #f11ec004
-import csv
-import io
 import json
 import os
 from pathlib import Path
 
 import pandas as pd
 
+from .code_lists import code_list, write_codes
 from .disk import whole_file
 from .identity import keyed_hash, read_key
+from .shards import write_index
 from .table_files import read_parquet
-from .text_files import read_json, require_regular
+from .text_files import read_json
 from ..errors import InputError
 
 # %% ../../nbs/data/file_codes.ipynb #f11ec006
@@ -32,30 +32,14 @@ def file_codes(
     return {o: keyed_hash(key, 'file', name(o)) for o in single}
 
 # %% ../../nbs/data/file_codes.ipynb #f11ec009
-def _known_codes(path:Path)->dict: # code -> name
-    "The codes of a list; `InputError` for a file that is none: what it says would be lost"
-    if not os.path.lexists(path): return {}
-    try:
-        text = require_regular(path).read_text(encoding='utf-8', errors='surrogateescape')
-        rows = list(csv.reader(io.StringIO(text, newline=''), strict=True))[1:]
-    except (OSError, csv.Error): rows = ['']
-    if all(len(o) == 2 for o in rows): return dict(rows)
-    raise InputError('is no list of codes and files', path, 'move it away, and a new one is begun')
-
 def keep_codes(
     codes:dict, # path -> code
     export, # the folder of the export
     key_file, # the key file
 )->Path: # the list: columns code and file, readable by its owner only
     "Write which code means which file beside the key, with those of earlier calls"
-    path = Path(key_file).with_name(Path(key_file).name+'.files.csv')
-    known = _known_codes(path)
-    known |= {code: os.path.relpath(o, export) for o,code in codes.items()}
-    text = io.StringIO(newline='')
-    csv.writer(text, lineterminator='\n').writerows([('code', 'file'), *known.items()])
-    with whole_file(path) as tmp:
-        with os.fdopen(os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'wb') as f:
-            f.write(text.getvalue().encode('utf-8', 'surrogateescape'))
+    path = code_list(key_file)
+    write_codes(path, {code: os.path.relpath(o, export) for o,code in codes.items()}, 'file')
     return path
 
 # %% ../../nbs/data/file_codes.ipynb #f11ec00c
@@ -78,11 +62,15 @@ def code_table(
 
 # %% ../../nbs/data/file_codes.ipynb #f11ec00f
 def code_cache(
-    folder, # an image cache
+    folder, # an image cache, in one part or in shards
     codes:dict, # path -> code
 ):
     "Call the images of a cache by their codes"
     about = read_json(Path(folder)/'cache.json', dict)
+    if 'shards' in about:
+        for name in about['shards']: code_cache(Path(folder)/name, codes)
+        write_index(Path(folder), about['asked'])
+        return
     rename = lambda paths: [coded(o, codes) for o in paths]
     about |= dict(paths=rename(about['paths']), asked=rename(about['asked']),
                   unreadable=[(coded(path, codes), why) for path,why in about['unreadable']])
@@ -100,8 +88,9 @@ def code_run(
     for file in folder.glob('*.parquet'):
         if 'path' in read_parquet(file).columns: code_table(file, codes)
     for file in folder.glob('*/cache.json'): code_cache(file.parent, codes)
-    for file in [*folder.glob('*.parquet'), *folder.glob('*/cache.json')]:
+    for file in [*folder.glob('*.parquet'), *folder.rglob('cache.json')]:
         left = read_parquet(file) if file.suffix == '.parquet' else read_json(file)
         text = left.get('path', pd.Series(dtype=str)).tolist() if isinstance(left, pd.DataFrame) else left['asked']
+        if isinstance(text, str): continue # the index over shards: each of them is looked at
         if not codes.keys().isdisjoint(o for path in text for o in str(path).split('|')):
             raise InputError('still names files of the export', file)

@@ -8,6 +8,7 @@ __all__ = ['coco_file', 'fracatlas_parts', 'fracatlas_views', 'fracatlas_boxes',
 
 # %% ../../nbs/data/fracatlas.ipynb #46c5581f
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from .polygons import coco_polygons
 from .schema import image_flags
 from .studies import study_table
 from .table_files import as_words, number_column, read_csv, refuse_rows
+from .text_files import has_table
 from ..errors import InputError
 
 # %% ../../nbs/data/fracatlas.ipynb #4ba2daad
@@ -33,11 +35,11 @@ def fracatlas_boxes(
 )->dict: # image name -> list of [x0, y0, x1, y1], pixels
     "Boxes of FracAtlas from its COCO or its YOLO annotations; `InputError` where these are absent"
     coco, yolo = path/coco_file, path/'Annotations'/'YOLO'
-    if boxes == 'coco' and coco.exists(): return coco_boxes(coco)
+    if boxes == 'coco' and has_table(coco): return coco_boxes(coco)
     if boxes == 'yolo' and yolo.is_dir():
         files = [yolo/f'{Path(n).stem}.txt' for n in table.image_id]
         rows = zip(table.image_id, files, table.path, strict=True)
-        return {n: yolo_boxes(f, upright_size(p)) for n,f,p in rows if f.exists()}
+        return {n: yolo_boxes(f, upright_size(p)) for n,f,p in rows if os.path.lexists(f)}
     if boxes == 'none': return {}
     raise InputError(f'has no {boxes} annotations', path, "choose boxes='coco', 'yolo' or 'none'")
 
@@ -68,7 +70,8 @@ def fracatlas_duplicates(
     table:pd.DataFrame, # columns image_id, path and label
 )->tuple: # table with column dupgroup, mask of near-duplicates that contradict each other, where the groups are from
     "Near-duplicates as provenance.csv tells, or by their pixels where there is none; `InputError` where it lacks some"
-    if not (path/'provenance.csv').exists(): table, said = table.assign(dupgroup=duplicate_groups(table.path)), 'pixels'
+    if not has_table(path/'provenance.csv'):
+        table, said = table.assign(dupgroup=duplicate_groups(table.path)), 'pixels'
     else:
         p, said = read_csv(path/'provenance.csv', 'image_id', 'dupgroup'), 'provenance.csv'
         told = p[[c for c in p if c in ('image_id', 'dupgroup', 'truncated')]].drop_duplicates('image_id')

@@ -22,6 +22,7 @@ from radinet_nb.data.layouts import (
 )
 from .studies import study_table
 from .table_files import as_numbers, as_words, number_column, read_csv, refuse_rows
+from .text_files import require_regular
 from ..errors import InputError
 
 # %% ../../nbs/data/grazpedwri.ipynb #0cec4f8d
@@ -34,6 +35,8 @@ grazpedwri_views = {1: 'frontal', 2: 'lateral', 3: 'oblique'} # by projection
 def _fracture_boxes(path:Path, rows:pd.DataFrame, label:pd.Series)->list: # JSON text, or NA where a fracture has no box
     "Boxes of the fractures of each row, from the YOLO files anywhere below `path`"
     stems = set(rows.filestem)
+    for f in path.rglob('*.txt'):
+        if f.stem in stems: require_regular(f) # a folder or a broken link would be passed over
     files = [f for f in visible_files(path, ('.txt',)) if f.stem in stems]
     notes = {f.stem: f for f in files}
     if len(notes) < len(files):

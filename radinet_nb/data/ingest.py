@@ -26,6 +26,7 @@ from .journal import Conversion, convert_files, reread_names
 from .layouts import require_file
 from .likeness import like_pairs
 from .runs import say_progress
+from .scrubbing import with_names_of
 from .studies import write_studies
 from .workers import check_workers, run_isolated
 from ..errors import InputError
@@ -108,13 +109,15 @@ def check_options(
 def usable_facts(
     done:dict, # code -> facts of the file, or why it was skipped or left out
     names:dict, # code -> names in the header
+    others:list=(), # patient, study and names of files that cannot be used
 )->tuple: # frame of facts, one row an image; list of (code, reason)
     "What can be used and what cannot: of files with one image id one is used, or none where their pixels differ"
     rows = [o | dict(code=c, names=names.get(c, ())) for c,o in done.items() if 'image' in o]
     twins = find_twins(rows, lambda o: o['pixels'])
     lost = [(c, o['reason']) for c,o in done.items() if 'reason' in o]
     lost += [(rows[i]['code'], what) for i,what in sorted(twins.items())]
-    return pd.DataFrame([o for i,o in enumerate(rows) if i not in twins]), lost
+    others = [*others, *(rows[i] for i in twins)]
+    return pd.DataFrame(with_names_of([o for i,o in enumerate(rows) if i not in twins], others)), lost
 
 # %% ../../nbs/data/ingest.ipynb #92552893
 def find_duplicates(
@@ -239,8 +242,9 @@ def ingest(
             check_options(out, options)
             for o in 'images', 'cases': (out/o).mkdir(parents=True, exist_ok=True)
             done, names, gone = convert_files(export, out, files, key, options, jobs, timeout, progress)
-            if reports: names = reread_names(dict(zip(done, files, strict=True)), done, names, jobs, timeout)
-            facts, lost = usable_facts(done, names)
+            others, by_code = (), dict(zip(done, files, strict=True))
+            if reports: names, others = reread_names(by_code, done, names, key, jobs, timeout)
+            facts, lost = usable_facts(done, names, others)
             if not len(facts): refuse_nothing(out, export, lost, len(files))
             facts['path'] = [str(out/'images'/f'{c}.{suffix}') for c in facts.code]
             rows = facts.drop(columns=['pixels']).to_dict('records')

@@ -165,11 +165,15 @@ def reread_names(
     files:dict, # code -> file of the export
     done:dict, # code -> facts
     names:dict, # code -> names of the files that were converted now
+    key:bytes, # the hospital's key
     jobs:int=None, # processes; all cores by default
     timeout:float=30, # seconds for one file
-)->dict: # code -> names
-    "Names of all converted files: those of earlier runs were never written, so their headers are read again"
+)->tuple: # code -> names; patient, study and names of each file that cannot be used, but can be read
+    "Names of all files: those of earlier runs were never written, so their headers are read again"
     again = [c for c,o in done.items() if 'image' in o and c not in names]
     work = ((str(files[c]),) for c in again)
     found = run_isolated('radinet_nb.data.convert:header_names', work, jobs, timeout)
-    return names | {again[i]: what for i,ok,what in found if ok}
+    names = names | {again[i]: what for i,ok,what in found if ok}
+    work = ((str(files[c]), key) for c,o in done.items() if 'reason' in o)
+    lost = run_isolated('radinet_nb.data.convert:named_in', work, jobs, timeout)
+    return names, [what for _,ok,what in lost if ok]

@@ -172,13 +172,17 @@ def _as_name(text, start, stop):
     return text[start].isupper() and bool(before) and (before[-1].isalnum() or before[-1] == ',') and not text.isupper()
 
 # %% ../../nbs/data/known_names.ipynb #4e0a0019
+@lru_cache(maxsize=16)
+def _compiled(known): # a frozenset: the reports of a patient are searched for the same names
+    return known_pattern(known)
+
 def replace_known(
     text:str, # of a report
     known, # names and ids from the headers of its study
     by:str='[name]', # what stands for each
 )->tuple: # the text, how many were replaced
     "The text without what the headers know"
-    pattern, capital = known_pattern(known)
+    pattern, capital = _compiled(frozenset(map(str, known)))
     if pattern is None: return text, 0
     folded, places = fold_text(text)
     parts, at, count = [], 0, 0

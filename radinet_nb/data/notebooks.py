@@ -6,7 +6,7 @@
 __all__ = ['checkout', 'paper_folders', 'nearest', 'paper_folder', 'notebook_in', 'find_notebook', 'run_papermill', 'run_alone']
 
 # %% ../../nbs/data/notebooks.ipynb #0fda38a8
-import difflib, os
+import difflib, os, shutil
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -106,5 +106,8 @@ def run_alone(
 )->Path: # folder of its run
     "Execute a notebook in a process of its own, in a temporary folder"
     folder = Path(mkdtemp(prefix='radinet-'))
-    run_papermill(find_notebook(notebook), folder/'notebook.ipynb', params | {'out': str(folder/'run')})
+    try: run_papermill(find_notebook(notebook), folder/'notebook.ipynb', params | {'out': str(folder/'run')})
+    except Exception: # the caller is told what failed, and not where
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder/'run'

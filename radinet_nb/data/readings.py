@@ -6,7 +6,6 @@
 __all__ = ['by_pseudonym', 'read_readings', 'read_types']
 
 # %% ../../nbs/data/readings.ipynb #82d7bd39
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ import pandas as pd
 from .identity import keyed_hash, read_key
 from .schema import views
 from .table_files import as_numbers, read_csv, refuse_rows
+from .text_files import has_table
 from ..errors import InputError
 
 # %% ../../nbs/data/readings.ipynb #b625a3f2
@@ -51,12 +51,12 @@ def read_readings(
     "The reader calls of an export; calls on studies or views that the table lacks are left out and counted"
     export, key = Path(export), key if isinstance(key, bytes) else read_key(key)
     path = export/'readings.csv'
-    if not os.path.lexists(path):
+    if not has_table(path):
         raise InputError('has no readings.csv', export, 'lay the calls of the readers beside labels.csv')
     calls = by_pseudonym(path, ('reader', 'view', 'rating'), key)[['reader', 'study', 'view', 'rating']]
     calls['view'] = calls['view'].str.casefold()
     hard = pd.DataFrame(dict(study=pd.Series(dtype='string'), difficult=pd.Series(dtype=int)))
-    if os.path.lexists(export/'difficulty.csv'): hard = by_pseudonym(export/'difficulty.csv', ('difficult',), key)
+    if has_table(export/'difficulty.csv'): hard = by_pseudonym(export/'difficulty.csv', ('difficult',), key)
     # a pair of views in one image is read as frontal and as lateral
     pairs = studies.study[studies['view'] == 'pair'].unique()
     known = pd.MultiIndex.from_frame(studies[['study', 'view']]).union(
@@ -77,6 +77,6 @@ def read_types(
 )->pd.DataFrame: # study, bone, kind, healing, displaced, one row a fractured study; empty without types.csv
     "The fracture types of an export with the pseudonyms of its study table; `InputError` for a row that is wrong"
     path, columns = Path(export)/'types.csv', ('bone', 'kind', 'healing', 'displaced')
-    if not os.path.lexists(path): return pd.DataFrame(columns=['study', *columns])
+    if not has_table(path): return pd.DataFrame(columns=['study', *columns])
     types = by_pseudonym(path, columns, key if isinstance(key, bytes) else read_key(key), flags=2, single=True)
     return types[types.study.isin(studies.study[studies.label == 1])].reset_index(drop=True)

@@ -8,7 +8,7 @@ __all__ = ['PACKAGES', 'versions', 'commit', 'peak_memory', 'cpu_seconds', 'cloc
            'say_progress', 'progress_behind']
 
 # %% ../../nbs/data/runs.ipynb #6365fa14
-import json, os, platform, shutil, subprocess, sys, time, uuid
+import atexit, json, os, platform, shutil, subprocess, sys, time, uuid
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
@@ -179,6 +179,10 @@ def _open_folder(out)->Path:
     return folder
 
 # %% ../../nbs/data/runs.ipynb #a6936bb5
+def _remove_unfinished(folder, pid):
+    "Of a run that nobody has named and that was not finished, nobody knows the folder"
+    if os.getpid() == pid: shutil.rmtree(folder, ignore_errors=True) # a fork ends before its parent
+
 class OpenRun:
     "A run that is being written; `finish` gives it its name"
     def __init__(self,
@@ -191,6 +195,7 @@ class OpenRun:
     ):
         self.out = Path(out) if out else Path(gettempdir())/f'radinet-{uuid.uuid4().hex[:8]}'
         self.folder = _open_folder(self.out)
+        if not out: atexit.register(_remove_unfinished, self.folder, os.getpid())
         self.started, self.began = datetime.now(timezone.utc), began or clock()
         self.notebook, self.params, self.parents = notebook, params or {}, parents_by_key(parents)
         records = {key: run.record for key, run in self.parents.items()}

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..data.notebooks import paper_folder, paper_folders
 from ..data.table_files import csv_cells, number_column
+from ..data.text_files import has_table
 from ..errors import InputError
 
 # %% ../../nbs/evidence/published.ipynb #b72e8719
@@ -24,7 +25,7 @@ def read_published(
 )->pd.DataFrame: # paper, item, dataset, model, metric, value, unit, note
     "The published numbers of a paper, as printed; an unknown paper is an `InputError`"
     path = paper_folder(paper)/'published.csv'
-    if not path.is_file(): return pd.DataFrame(columns=PUBLISHED_COLUMNS)
+    if not has_table(path): return pd.DataFrame(columns=PUBLISHED_COLUMNS)
     cells = csv_cells(path, *PUBLISHED_COLUMNS)
     return cells.assign(value=number_column(cells, 'value', path, filled=True)).reset_index(drop=True)
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..data.notebooks import nearest, paper_folder
 from ..data.table_files import csv_cells
+from ..data.text_files import has_table
 from ..errors import InputError
 from .claim_tests import TESTS
 from .verdicts import CONTRADICTED, VERDICTS, NotRun, after_holm, verdict_row
@@ -22,7 +23,7 @@ def read_claims(
 )->pd.DataFrame: # id, paper, where, claim, test, settings; no rows where the paper has no claims.csv
     "The claims of a paper, in our words; an unknown test or a repeated id is an `InputError`"
     path = paper_folder(paper)/'claims.csv'
-    if not path.is_file(): return pd.DataFrame(columns=CLAIM_COLUMNS)
+    if not has_table(path): return pd.DataFrame(columns=CLAIM_COLUMNS)
     rows = csv_cells(path, *CLAIM_COLUMNS)
     for number, test in rows.test.items():
         if test not in TESTS and test != 'audit':

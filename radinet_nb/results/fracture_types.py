@@ -18,6 +18,7 @@ from ..analysis.resampling import bootstrap, percentile_interval
 from ..analysis.roc import rank_metrics
 from ..data.runs import load_run
 from ..data.table_files import read_csv
+from ..data.text_files import has_table
 from ..errors import InputError
 from .figures import redrawable, style
 from .performance import average_seeds, by_model
@@ -32,7 +33,7 @@ def read_fracture_types(
 )->pd.Series: # study to one of TYPES; empty where the collections have no types
     "The type of each fractured study, as far as the collections tell it"
     path = load_run(ingested).folder/'types.csv'
-    if not path.exists(): return pd.Series(dtype='string')
+    if not has_table(path): return pd.Series(dtype='string')
     table = read_csv(path, 'study', 'kind', 'healing', 'displaced', text=('study', 'kind')).set_index('study')
     fresh = np.where(table.displaced == 1, 'displaced', 'not displaced')
     fresh = np.where(table.kind == 'hairline', 'hairline', fresh)

@@ -17,6 +17,7 @@ from ..data.runs import load_run, read_json, require_new_folder, write_json
 from ..errors import InputError
 from ..results.kept import KEPT
 from .papers import load_paper
+from .private_folders import coded_folders
 
 # %% ../../nbs/workflow/crate.ipynb #5c0d0007
 def without_paths(
@@ -219,7 +220,8 @@ def write_crate(
     work = out.with_name(f'.{out.name}.{uuid.uuid4().hex[:8]}')
     try:
         _fill(work, runs, finished, len(plan), licence)
-        data = [where for node in plan.values() for where in (node['params'].get('data') or {}).values()]
+        params = [node['params'] for node in plan.values()]
+        data = [where for o in params for where in [*(o.get('data') or {}).values(), *coded_folders(o).values()]]
         check_no_path(work, [runs, checkout(), Path.home(), *data])
         if out.exists(): out.rmdir()
         work.rename(out)

@@ -15,6 +15,7 @@ from ..data.hashes import content_hash, file_hash
 from ..data.runs import read_json, write_json
 from ..errors import InputError
 from .graph import Node
+from .private_folders import coded_folders
 from .staleness import code_hashes
 
 # %% ../../nbs/workflow/made_from.ipynb #6ade0007
@@ -71,14 +72,14 @@ def outside_paths(
 # %% ../../nbs/workflow/made_from.ipynb #6ade0010
 def made_from(
     node:Node, # of a graph
-    states:dict|None=None, # path to its state, notebook to its code, where known already; what is looked up is added
+    states:dict|None=None, # path, folder's code or notebook to what is known of it; what is looked up is added
     content:bool=False, # read the content of what the parameters name
 )->dict: # notebook, code, params, parents, paths
     "What a run of a node would be made from now"
     states, paths = {} if states is None else states, {}
-    for path in outside_paths(node.params):
-        if str(path) not in states: states[str(path)] = path_state(path, content)
-        paths[str(path)] = states[str(path)]
+    for name, path in ({str(o): o for o in outside_paths(node.params)} | coded_folders(node.params)).items():
+        if name not in states: states[name] = path_state(path, content)
+        paths[name] = states[name]
     plain = json.loads(json.dumps(dict(params=node.params, parents=node.parents), default=str))
     code = 'code', node.notebook, node.page and node.params['paper'] # one notebook is read for many runs
     if code not in states: states[code] = code_hashes(node)

@@ -19,6 +19,7 @@ from .cluster import step_environment, stop_steps
 from .graph import Node
 from .made_from import made_from, pending
 from .plan import make_plan
+from .private_folders import with_folder_codes
 from .resources import step_needs
 from .staleness import LIBRARY, modules_behind
 from .warm import WarmProcess
@@ -309,7 +310,7 @@ def reproduce(
     with lock(runs):
         if executor == 'slurm' and not dry_run and (n := end_jobs(runs)):
             show(f'{name}: {n} jobs of an earlier call were still at work, and were ended')
-        states = {}
+        plan, states = with_folder_codes(plan, not dry_run), {}
         made = {id: made_from(node, states, content) for id, node in plan.items()}
         todo = pending(plan, made, runs)
         write_plan(plan, made, todo, runs, step_needs(plan, profile, executor != 'local'))
