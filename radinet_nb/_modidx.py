@@ -2575,6 +2575,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                        'radinet_nb/learning/localization/localizer.py'),
                                                             'radinet_nb.learning.localization.localizer.localizer_from_weights': ( 'learning/localization/localizer.html#localizer_from_weights',
                                                                                                                                    'radinet_nb/learning/localization/localizer.py'),
+                                                            'radinet_nb.learning.localization.localizer.pyramid_from_weights': ( 'learning/localization/localizer.html#pyramid_from_weights',
+                                                                                                                                 'radinet_nb/learning/localization/localizer.py'),
                                                             'radinet_nb.learning.localization.localizer.pyramid_levels': ( 'learning/localization/localizer.html#pyramid_levels',
                                                                                                                            'radinet_nb/learning/localization/localizer.py'),
                                                             'radinet_nb.learning.localization.localizer.save_localizer': ( 'learning/localization/localizer.html#save_localizer',

@@ -63,6 +63,7 @@ def out_of_fold(
     found = Found(*(np.concatenate(o) for o in zip(*(o.found for o in parts), strict=True)))
     return Detected(frame, found, [t for o in parts for t in o.truths])
 
+# %% ../../nbs/analysis/detected.ipynb #c89fbaab
 def together(
     runs:list, # detections that were tested on the same images
 )->Detected:
@@ -115,6 +116,7 @@ def box_statistics(
         return np.column_stack([*(f(w) for f in parts), ratio(w@hits, w@of), recalls(w)[:, 1:]])
     return statistic, n, max(len(truths), sum(len(s) for _, s in detections))
 
+# %% ../../nbs/analysis/detected.ipynb #dfe32487
 def detection_scores(
     detected:Detected, # of some images
     choice:Choice, # what was chosen on validation

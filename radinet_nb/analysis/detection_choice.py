@@ -57,6 +57,7 @@ def image_probability(
     "The probability that each image shows a fracture"
     return expit(choice.slope*image_score(found, choice.cells) + choice.intercept)
 
+# %% ../../nbs/analysis/detection_choice.ipynb #0c2fec7c
 def scored_boxes(
     found:Found, # answers
     probability:np.ndarray, # of each image

@@ -69,6 +69,7 @@ def _scale_of(network)->dict:
     "How intensities become the input of a detector"
     return dict(channels='gray, three times', divide=255, mean=list(network.spec.mean), std=list(network.spec.std))
 
+# %% ../../nbs/models/detectors.ipynb #5421249a
 def write_detectors(
     networks:list, # of `Detector`, all of one kind
     folder:str|Path, # an empty or absent folder
@@ -100,6 +101,7 @@ def _built(path, header, members)->nn.ModuleList:
     networks.load_state_dict(state)
     return networks.eval()
 
+# %% ../../nbs/models/detectors.ipynb #92a7d550
 def load_detectors(
     folder:str|Path, # a model folder
 )->tuple[nn.ModuleList,dict]: # the networks, in evaluation mode, and the configuration
@@ -201,6 +203,7 @@ Runs {run}, commit {commit}, data fingerprint {fingerprint}, radinet_nb {version
 weights state their licence: it is bound by the terms of the data.
 '''
 
+# %% ../../nbs/models/detectors.ipynb #2be03523
 def _card_of(runs, config, rest, test, table)->str:
     "The card of a folder of detectors"
     first, source = runs[0].record, runs[0].params.get('source')

@@ -100,6 +100,7 @@ def two_classes(
     "Probabilities of both classes"
     return np.stack([1 - table.probability, table.probability], 1)
 
+# %% ../../nbs/models/found.ipynb #02a82c85
 def box_table_of(
     table:pd.DataFrame, # one row an image: study, files, probability
     found:list, # boxes (b, 4) and scores (b,) of each

@@ -54,6 +54,7 @@ def parts_table(
         rows.append(row)
     return pd.DataFrame(rows)
 
+# %% ../../nbs/results/detected_tables.ipynb #31374a37
 def members_table(
     runs:list, # detections, one a fold
     choice:Choice, # what was chosen on all folds

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from ...errors import InputError
-from ..backbones import check_trusted
-from ..localization.localizer import STRIDE, Localizer, LocalizerSpec, PyramidHead
-from ..weights import load_weights, save_weights, weights_header
+from ..localization.localizer import (
+    STRIDE, Localizer, LocalizerSpec, PyramidHead, pyramid_from_weights)
+from ..weights import save_weights
 
 # %% ../../../nbs/learning/detection/detector.ipynb #ace41348
 class Answers(NamedTuple):
@@ -78,18 +78,4 @@ def detector_from_weights(
     path, # of `save_detector`
 )->Detector: # on the CPU, in evaluation mode
     "Build the detector of a weights file; `InputError` for the weights of another kind of network"
-    header = weights_header(path)
-    if 'detector' not in header:
-        raise InputError('these weights are not those of a detector', path, 'name the run of a detection')
-    check_trusted(header['detector'].get('backbone', ''), path)
-    state = load_weights(path)
-    try:
-        spec = DetectorSpec(**header['detector'])
-        # before it is built: a wrong number of channels may need more memory than there is
-        if state['head.logit.weight'].shape != (1, spec.channels, 1, 1): raise KeyError('head.logit.weight')
-        network = Detector(spec)
-        network.load_state_dict(state)
-    except (TypeError, ValueError, KeyError, RuntimeError):
-        raise InputError('the weights are not those of the detector that they describe', path,
-                         'fetch or train them again') from None
-    return network.eval()
+    return pyramid_from_weights(path, 'detector', DetectorSpec, Detector)

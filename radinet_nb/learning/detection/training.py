@@ -88,6 +88,7 @@ class Detection:
 DETECTOR_FIELDS = {'backbone': 'backbone', 'channels': 'channels', 'prior': 'prior', 'dropout': 'dropout',
                    'input_mean': 'mean', 'input_std': 'std'}
 
+# %% ../../../nbs/learning/detection/training.ipynb #71df1913
 def detection_from_parameters(
     params:dict, # flat, as a notebook records them
 )->Detection:
@@ -246,6 +247,7 @@ def detection_rows(
         raise InputError('the training split holds no box', one.name, 'train a stage, which needs labels only')
     return table, boxes, rows, seen, audit
 
+# %% ../../../nbs/learning/detection/training.ipynb #8a99c857
 def detect(
     one:Detection, # what is trained
     studies:pd.DataFrame, # a study table with splits
