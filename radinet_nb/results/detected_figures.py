@@ -53,7 +53,8 @@ def reliability_figure(
             low.bar((o.predicted*10).astype(int).clip(upper=9)/10 + .05 + 2*shift, o.n, width=.024, **look)
         top.set(ylabel='fractured, observed', ylim=(-.02, 1.02))
         top.legend(loc='upper left', fontsize=7)
-        low.set(xlabel='predicted probability', ylabel='images', yscale='log', xlim=(0, 1))
+        low.set(xlabel='predicted probability', ylabel='images', yscale='log', xlim=(0, 1), ylim=(.8, None))
+        low.minorticks_off()
         return fig
 
 # %% ../../nbs/results/detected_figures.ipynb #dac30351
