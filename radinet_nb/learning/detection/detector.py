@@ -37,13 +37,14 @@ class DetectorHead(PyramidHead):
         self.shape, self.sides = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, 4, 1)
         nn.init.normal_(self.sides.weight, std=0.01)
         nn.init.constant_(self.sides.bias, math.log(2)) # a box of four cells, before training
-        self.image = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels_in[-1], 1))
+        self.image = nn.Sequential(nn.Dropout(dropout), nn.Linear(2*channels_in[-1], 1))
     def forward(self,
         features:list, # of tensors (n, channels, h, w), finest first
         size:tuple, # height and width of the map
     )->Answers:
         x = self.joined(features, size)
-        shape, whole, kind = self.shape(x).relu(), features[-1].mean((2, 3)), self.logit.weight.dtype
+        shape, kind = self.shape(x).relu(), self.logit.weight.dtype
+        whole = torch.cat([features[-1].mean((2, 3)), features[-1].amax((2, 3))], 1)
         with torch.autocast(x.device.type, enabled=False):
             sides = self.sides(shape.to(kind)).clamp(max=6).exp()*STRIDE # of 1,600 pixels at most
             return Answers(self.image(whole.to(kind)).squeeze(1), self.logit(x.to(kind)).squeeze(1), sides)
@@ -54,9 +55,12 @@ class DetectorSpec(LocalizerSpec):
     "What a detector is made of"
     backbone:str = 'tf_efficientnet_lite0' # any that a localizer may have
     dropout:float = 0.2 # before the image's answer
+    window:int = 0 # side in pixels of the windows that it learns from; 0: it learns from whole images
 
     def __post_init__(self):
         super().__post_init__()
+        if self.window < 0 or self.window % STRIDE:
+            raise InputError(f'a window of {self.window} pixels', 'window', f'choose 0 or a multiple of {STRIDE}')
         if not 0 <= self.dropout < 1: raise InputError(f'a dropout of {self.dropout}', 'dropout', 'choose 0 to below 1')
 
 class Detector(Localizer):

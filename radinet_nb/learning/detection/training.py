@@ -33,9 +33,10 @@ from ..checkpoints import open_checkpoint, remove_checkpoints
 from .answers import Found, answer
 from .detector import Detector, DetectorSpec, save_detector
 from .losses import DetectionLoss
+from .windows import window_loaders
 from ..devices import best_device, set_seed
 from ..learners import ChannelsLast, StageLearner, resolved_precision
-from ..localization.batches import map_loaders, map_rows
+from ..localization.batches import map_rows
 from ..localization.localizer import STRIDE, carry_into
 from ..localization.training import box_rows, with_start_scale
 from ..localization.validation import auroc
@@ -61,6 +62,8 @@ class Detection:
     cells:float = 1. # weight of the cells in the loss
     sides:float = 1. # weight of the boxes' sides
     average:float = 0.99 # decay of the moving average of the weights, which is validated and kept; 0: single weights
+    sound:float = 0. # images without a fracture an epoch, for each with one; 0: all
+    free:str = 'all' # which blocks learn after the head's own epochs, as `learning.blocks` names them
     train_share:float = 1. # of the training groups that is learned from
     precision:str = 'auto' # 'auto': bfloat16 on CUDA, float32 elsewhere; 'bf16' or 'fp32' to choose
     parts:tuple = () # body parts to keep; empty: all
@@ -78,7 +81,7 @@ class Detection:
         check_decay(self.average)
         checks = {'epochs is 1 or more': self.epochs >= 1, 'frozen is 0 or more': self.frozen >= 0,
                   'batch_size is 2 or more': self.batch_size >= 2, 'spread is 1 or more': self.spread >= 1,
-                  'cells is 0 or more': self.cells >= 0, 'sides is 0 or more': self.sides >= 0,
+                  'sound is 0 or more': self.sound >= 0, 'cells is 0 or more': self.cells >= 0, 'sides is 0 or more': self.sides >= 0,
                   'precision is auto, bf16 or fp32': self.precision in ('auto', 'bf16', 'fp32')}
         for rule, holds in checks.items():
             if holds: continue
@@ -86,7 +89,7 @@ class Detection:
             raise InputError(f'{name} is {getattr(self, name)!r}', 'detection', f'choose so that {rule}')
 
 DETECTOR_FIELDS = {'backbone': 'backbone', 'channels': 'channels', 'prior': 'prior', 'dropout': 'dropout',
-                   'input_mean': 'mean', 'input_std': 'std'}
+                   'window': 'window', 'input_mean': 'mean', 'input_std': 'std'}
 
 # %% ../../../nbs/learning/detection/training.ipynb #71df1913
 def detection_from_parameters(
@@ -109,10 +112,11 @@ class StagedRates(ParamScheduler):
     def __init__(self,
         frozen:int, # epochs of the head alone
         rates:list, # highest rate of each block, the head last
+        free:str='all', # which blocks learn after those
     ):
-        self.frozen, rates = frozen, np.array(rates)
+        self.frozen, self.free, rates = frozen, free, np.array(rates)
         super().__init__({'lr': combined_cos(.25, rates/20, rates, rates/1000)})
-    def before_epoch(self): free_blocks(self.learn.model, 'head' if self.epoch < self.frozen else 'all')
+    def before_epoch(self): free_blocks(self.learn.model, 'head' if self.epoch < self.frozen else self.free)
 
 class DetectionHistory(Callback):
     "One row an epoch in `rows`: the three parts of the loss in training, and what is seen on validation"
@@ -155,10 +159,11 @@ def detection_learner(
     adam = partial(OptimWrapper, opt=torch.optim.AdamW, betas=(0.9, 0.99), eps=1e-8, weight_decay=one.weight_decay)
     history, groups = DetectionHistory(), len(blocks(network))
     rates = np.geomspace(one.lr/one.spread, one.lr, groups).tolist()
-    learn = StageLearner(map_loaders(rows['train'], rows['valid'], batches), network.to(device),
+    loaders = window_loaders(rows['train'], rows['valid'], batches, network.spec.window, one.sound)
+    learn = StageLearner(loaders, network.to(device),
                          loss_func=DetectionLoss(one.cells, one.sides), opt_func=adam,
                          splitter=lambda m: list(blocks(m).values()),
-                         cbs=[FreezeBatchNorm(), ChannelsLast(), StagedRates(one.frozen, rates), history])
+                         cbs=[FreezeBatchNorm(), ChannelsLast(), StagedRates(one.frozen, rates, one.free), history])
     if one.average: learn.add_cb(MovingAverage(one.average))
     if resolved_precision(one.precision, device) == 'bf16':
         from fastai.callback.fp16 import MixedPrecision
@@ -215,7 +220,7 @@ def write_answers(
     frames, found, lesions = [], [], []
     for split in 'valid', 'test':
         own = table[table.split == split]
-        a = answer_rows([network], rows[split], 2*one.batch_size)
+        a = answer_rows([network], rows[split], one.batch_size)
         flags = [o for o in image_flags if o in own]
         kept = own[['collection', 'patient', 'study', 'view', 'body_part', 'split', *flags, 'path']]
         frames.append(kept.assign(run=one.name, target=own.label.to_numpy('int64'), boxes_known=own.boxes.notna(),
