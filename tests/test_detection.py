@@ -58,7 +58,8 @@ def test_it_learns_whether_and_where(trained):
 
 
 def test_a_killed_run_goes_on_to_the_same_bit(images, tmp_path, monkeypatch):
-    one = replace(ONE, epochs=3, frozen=1, average=.5)
+    windows = replace(ONE.network, window=48)
+    one = replace(ONE, epochs=3, frozen=1, average=.5, network=windows, sound=1., free='last 1')
     whole = detect(one, *images[1], tmp_path/'whole')
     state = training.DetectionHistory.after_epoch
 
@@ -106,14 +107,15 @@ def test_the_command_line_exports_folds_and_predicts(trained, images, tmp_path, 
 
 @pytest.mark.parametrize('wrong', [dict(epochs=0), dict(batch_size=1), dict(spread=.5), dict(average=1.),
                                    dict(cells=-1.), dict(precision='int8'), dict(dropout=1.), dict(ephocs=3),
-                                   dict(channels=0)])
+                                   dict(channels=0), dict(window=50), dict(sound=-1.)])
 def test_wrong_settings_are_told_in_one_line(wrong):
     with pytest.raises(InputError) as e: detection_from_parameters(dict(backbone='densenet51') | wrong)
     assert '\n' not in str(e.value)
 
 
-def test_a_table_without_boxes_is_no_detection(images):
+def test_a_table_without_boxes_and_a_block_that_is_none_are_told(images):
     studies, sizes, cache = images[1]
+    with pytest.raises(InputError, match='is no block'): detect(replace(ONE, free='block9'), studies, sizes, cache)
     with pytest.raises(InputError, match='holds no box'): detect(ONE, studies.assign(boxes=None), sizes, cache)
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIDENCE', 'LIMITS', 'USE', 'SYNTHETIC', 'CARD_HEAD', 'CARD', 'unit_of', 'shape_of', 'decision_predictions',
-           'evaluate_run', 'data_rows', 'interval_rows', 'decision_text', 'split_text', 'card_parts', 'run_backbone',
-           'export_run']
+           'evaluate_run', 'data_rows', 'interval_rows', 'decision_text', 'split_text', 'start_text', 'card_parts',
+           'run_backbone', 'export_run']
 
 # %% ../../nbs/models/card.ipynb #da1a1cc7
 import shutil
@@ -143,22 +143,33 @@ def split_text(
     return known.get(config['grouping'], f'by `{config["grouping"]}`, because there are no patient ids')
 
 # %% ../../nbs/models/card.ipynb #e4ac4dd9
+def start_text(
+    run:Run, # that trained a network
+)->str:
+    "What a network began with: what the run that it starts from is called, and where that one has its weights from"
+    source = run.params.get('source')
+    if not source: return 'random weights'
+    name = Path(source).name
+    if Path(source).is_dir():
+        theirs = load_run(source).record
+        name = f'{theirs.get("name", name)}' + (f' ({theirs["origin"]})' if theirs.get('origin') else '')
+    return f'{run.record["carried"]["carried"]} tensors of {name}'
+
 def card_parts(
     run:Run, # a stage's run
     config:dict, # of the model folder
     table:pd.DataFrame, # from `evaluate_run`
 )->dict[str,str]: # what `CARD` needs
     "The parts of a card"
-    record, source, synthetic = run.record, run.params.get('source'), config['synthetic']
-    start = f'{record["carried"]["carried"]} tensors of {Path(source).name}' if source else 'random weights'
-    height, width = config['shape']
+    record, synthetic, (height, width) = run.record, config['synthetic'], config['shape']
     return config | dict(
         limits=LIMITS, use=USE, decides=decision_text(config), n=table.n[0], patients=table.clusters[0],
         numbers=interval_rows(table), data=markdown_table(data_rows(run)), synthetic=SYNTHETIC if synthetic else '',
         tag='\n- synthetic-data' if synthetic else '', size=f'{width} x {height}',
         unit={'pair': 'a frontal and a lateral view side by side', 'view': 'one view'}[config['unit']],
-        classes=', '.join(config['classes']), parts=', '.join(config['parts']), group=split_text(config), source=start,
-        collections=', '.join(sorted(run.predictions.collection.unique())), seed=record.get('seed'),
+        classes=', '.join(config['classes']), parts=', '.join(config['parts']), group=split_text(config),
+        source=start_text(run), seed=record.get('seed'),
+        collections=', '.join(sorted(run.predictions.collection.unique())),
         schedule=record.get('schedule', 'not known'), epochs=record.get('epochs', 'not known'),
         kept=record.get('best_epoch', -1) + 1, torch=record['versions'].get('torch'))
 

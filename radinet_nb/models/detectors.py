@@ -17,24 +17,24 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..analysis.detected import out_of_fold, scores_table, together
+from ..analysis.detection_choice import Choice, choose, image_probability, scored_boxes
 from ..data.runs import load_run, require_new_folder, say_progress, write_json, write_text
 from ..data.tables import markdown_table
 from ..errors import InputError
 from ..learning.backbones import check_trusted
 from ..learning.detection.answers import Found, answer
-from ..analysis.detection_choice import Choice, choose, image_probability, scored_boxes
 from ..learning.detection.detector import Detector, DetectorSpec, detector_from_weights
 from ..learning.localization.localizer import STRIDE
 from ..learning.weights import load_weights, save_weights, weights_header
-from .card import SYNTHETIC, USE, data_rows, interval_rows, split_text
+from .card import SYNTHETIC, USE, data_rows, interval_rows, split_text, start_text
 from .folder import CONFIG, FORMAT, check_config, raw_config, require_finite, sha256, wrong_value
 from .pictures import Seen
-from ..analysis.detected import out_of_fold, scores_table, together
 
 
 # %% ../../nbs/models/detectors.ipynb #a2c07de5
 DETECTOR_CONFIG = {k: v for k, v in CONFIG.items() if k != 'widths'} | dict(
-    channels=int, dropout=(float, int), members=int, choice=dict)
+    channels=int, dropout=(float, int), window=int, members=int, choice=dict)
 #: said once more in the header of the weights
 DETECTOR_MEANING = 'task', 'classes', 'unit', 'shape', 'parts', 'synthetic', 'name', 'choice', 'threshold'
 
@@ -52,6 +52,7 @@ def wrong_detector_value(
         'classes are two': len(config['classes']) == 2, 'members are 1 to 100': 1 <= config['members'] <= 100,
         'channels are 1 to 10,000': 1 <= config['channels'] <= 10_000,
         'dropout is 0 to below 1': 0 <= config['dropout'] < 1,
+        f'window is 0 or more, a multiple of {STRIDE}': config['window'] >= 0 and config['window'] % STRIDE == 0,
         'choice is as exported, its threshold that of the model': fits,
         'a detector has a normalization': bool(config['normalization'])}
     return next((what for what, holds in checks.items() if not holds), '')
@@ -86,7 +87,8 @@ def write_detectors(
     path = folder/'weights.safetensors'
     save_weights(made, path, detectors=asdict(first.spec), **{k: config[k] for k in DETECTOR_MEANING})
     given = dict(config, format=FORMAT, backbone=first.backbone, channels=first.spec.channels, members=len(networks),
-                 dropout=first.spec.dropout, normalization=_scale_of(first), weights_sha256=sha256(path))
+                 dropout=first.spec.dropout, window=first.spec.window,
+                 normalization=_scale_of(first), weights_sha256=sha256(path))
     write_json(folder/'config.json', {k: given[k] for k in DETECTOR_CONFIG})
     check_config(raw_config(folder), folder/'config.json', DETECTOR_CONFIG, wrong_detector_value)
     return folder
@@ -119,7 +121,8 @@ def load_detectors(
     try: networks = _built(path, header, config['members'])
     except (TypeError, ValueError, KeyError, RuntimeError):
         raise InputError('the weights are not those of detectors', path, 'fetch the folder again') from None
-    says = dict(backbone=networks[0].backbone, channels=networks[0].spec.channels, dropout=networks[0].spec.dropout,
+    spec = networks[0].spec
+    says = dict(backbone=spec.backbone, channels=spec.channels, dropout=spec.dropout, window=spec.window,
                 normalization=_scale_of(networks[0])) | {k: header.get(k) for k in DETECTOR_MEANING}
     if wrong := [k for k, v in says.items() if config[k] != v]:
         raise InputError(f'{", ".join(wrong)} is not what the weights say', folder/'config.json',
@@ -206,12 +209,11 @@ weights state their licence: it is bound by the terms of the data.
 # %% ../../nbs/models/detectors.ipynb #2be03523
 def _card_of(runs, config, rest, test, table)->str:
     "The card of a folder of detectors"
-    first, source = runs[0].record, runs[0].params.get('source')
-    start = f'{first["carried"]["carried"]} tensors of {Path(source).name}' if source else 'random weights'
+    first = runs[0].record
     return DETECTOR_CARD.format(**config | dict(
         use=USE, tag='\n- synthetic-data' if config['synthetic'] else '', size='{1} x {0}'.format(*config['shape']),
         synthetic=SYNTHETIC if config['synthetic'] else '', parts=', '.join(config['parts']), group=split_text(config),
-        collections=', '.join(sorted(test.frame.collection.unique())), source=start,
+        collections=', '.join(sorted(test.frame.collection.unique())), source=start_text(runs[0]),
         data=markdown_table(data_rows(runs[0])), box_threshold=config['choice']['box_threshold'],
         n=len(test.frame), patients=test.frame.patient.nunique(),
         numbers='\n\n'.join(f'{k}:\n\n{interval_rows(o)}' for k, o in table.assign(note='').groupby('images')),

@@ -23,11 +23,10 @@ from ..analysis.metrics import evaluate
 from ..data.runs import Run, load_run, require_new_folder, say_progress, write_json, write_text
 from ..data.tables import markdown_table
 from ..errors import InputError
-from ..learning.localization.localizer import (
-    STRIDE, Localizer, localizer_from_weights, save_localizer)
+from ..learning.localization.localizer import STRIDE, Localizer, localizer_from_weights, save_localizer
 from ..learning.localization.methods import activation_maps, method_named
 from ..learning.weights import weights_header
-from .card import SYNTHETIC, USE, data_rows, interval_rows, split_text
+from .card import SYNTHETIC, USE, data_rows, interval_rows, split_text, start_text
 from .folder import CONFIG, FORMAT, check_config, raw_config, require_finite, sha256, wrong_value
 
 # %% ../../nbs/models/localizers.ipynb #d2b0cb54
@@ -251,13 +250,13 @@ def localizer_card(
     table:pd.DataFrame, # of `localizer_numbers`
 )->str: # Markdown
     "The card of a localizer"
-    record, source, (height, width) = run.record, run.params.get('source'), config['shape']
-    start = f'{record["carried"]["carried"]} tensors of {Path(source).name}' if source else 'random weights'
+    record, (height, width) = run.record, config['shape']
     roles = ', '.join(f'{n} are {role}' for role, n in sorted(record['roles'].items()))
     return LOCALIZER_CARD.format(**config | dict(
-        use=USE, tag='\n- synthetic-data' if config['synthetic'] else '', size=f'{width} x {height}', source=start,
+        use=USE, tag='\n- synthetic-data' if config['synthetic'] else '', size=f'{width} x {height}',
         synthetic=SYNTHETIC if config['synthetic'] else '', parts=', '.join(config['parts']), group=split_text(config),
         collections=', '.join(sorted(run.predictions.collection.unique())), roles=roles,
+        source=start_text(run),
         data=markdown_table(data_rows(run)), epochs=record['epochs'], kept=record['best_epoch'] + 1,
         chosen_by=record['chosen_by'], seed=record.get('seed'),
         n=table.n[0], patients=table.clusters[0], numbers=interval_rows(table), stride=STRIDE,

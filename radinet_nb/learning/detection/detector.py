@@ -14,8 +14,13 @@ import torch
 from torch import nn
 
 from ...errors import InputError
-from ..localization.localizer import (
-    STRIDE, Localizer, LocalizerSpec, PyramidHead, pyramid_from_weights)
+from radinet_nb.learning.localization.localizer import (
+    STRIDE,
+    Localizer,
+    LocalizerSpec,
+    PyramidHead,
+    pyramid_from_weights,
+)
 from ..weights import save_weights
 
 # %% ../../../nbs/learning/detection/detector.ipynb #ace41348

@@ -87,10 +87,11 @@ def far_sides(
     own:torch.Tensor, # (m, 4) the box that each owned cell answers for
     owned:torch.Tensor, # (n, h, w) bool
 )->torch.Tensor: # a sum over the owned cells
-    "Mean difference of the logarithms of four distances, of one pixel at least"
+    "Mean distance (Huber's) of the logarithms of four sides, of one pixel at least"
     at = cell_centres(*owned.shape[1:], owned.device).expand(*owned.shape, 2)[owned]
     true, drawn = torch.cat([at - own[:, :2], own[:, 2:] - at], 1), told.sides.movedim(1, -1)[owned]
-    return (drawn.clamp(min=1).log() - true.clamp(min=1).log()).abs().mean(1).sum()
+    far = F.smooth_l1_loss(drawn.clamp(min=1).log(), true.clamp(min=1).log(), reduction='none')
+    return far.mean(1).sum()
 
 def boxes_of_cells(
     told:Answers, # of a detector

@@ -7,7 +7,7 @@ __all__ = ['DETECTOR_FIELDS', 'Detection', 'detection_from_parameters', 'StagedR
            'fit_detector', 'answer_rows', 'write_answers', 'detection_rows', 'detect']
 
 # %% ../../../nbs/learning/detection/training.ipynb #a28b113c
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -22,28 +22,23 @@ from ...data.frames import framed_boxes
 from ...data.loaders import Batches
 from ...data.notebooks import nearest
 from ...data.runs import OpenRun, Run, clock, say_progress
-from ...data.schema import image_flags
-from ...data.studies import fingerprint
 from ...errors import InputError
 from ..averages import MovingAverage, check_decay
 from ..blocks import blocks, free_blocks
 from ..callbacks import FreezeBatchNorm
-from ..carried import carry_table
-from ..checkpoints import open_checkpoint, remove_checkpoints
 from .answers import Found, answer
 from .detector import Detector, DetectorSpec, save_detector
 from .losses import DetectionLoss
 from .windows import window_loaders
-from ..devices import best_device, set_seed
+from ..devices import set_seed
 from ..learners import ChannelsLast, StageLearner, resolved_precision
 from ..localization.batches import map_rows
-from ..localization.localizer import STRIDE, carry_into
-from ..localization.training import box_rows, with_start_scale
+from ..localization.localizer import STRIDE
+from ..localization.pyramid_runs import begin_run, end_run, write_predictions
 from ..localization.validation import auroc
 from ..memory import explain_out_of_memory
-from ..rows import SEEN_COLUMNS, audited_rows
+from ..rows import audited_rows
 from ..tasks import FRACTURE, Task
-from ..transfer import weights_of
 
 # %% ../../../nbs/learning/detection/training.ipynb #3d7ebcb8
 @dataclass(frozen=True)
@@ -81,7 +76,8 @@ class Detection:
         check_decay(self.average)
         checks = {'epochs is 1 or more': self.epochs >= 1, 'frozen is 0 or more': self.frozen >= 0,
                   'batch_size is 2 or more': self.batch_size >= 2, 'spread is 1 or more': self.spread >= 1,
-                  'sound is 0 or more': self.sound >= 0, 'cells is 0 or more': self.cells >= 0, 'sides is 0 or more': self.sides >= 0,
+                  'sound is 0 or more': self.sound >= 0, 'cells is 0 or more': self.cells >= 0,
+                  'sides is 0 or more': self.sides >= 0,
                   'precision is auto, bf16 or fp32': self.precision in ('auto', 'bf16', 'fp32')}
         for rule, holds in checks.items():
             if holds: continue
@@ -217,21 +213,16 @@ def write_answers(
     rows:dict, # split to its `MapRows`
 ):
     "Write answers, predictions and boxes of the validation and test rows, all in one order"
-    frames, found, lesions = [], [], []
+    found, parts = [], []
     for split in 'valid', 'test':
         own = table[table.split == split]
         a = answer_rows([network], rows[split], one.batch_size)
-        flags = [o for o in image_flags if o in own]
-        kept = own[['collection', 'patient', 'study', 'view', 'body_part', 'split', *flags, 'path']]
-        frames.append(kept.assign(run=one.name, target=own.label.to_numpy('int64'), boxes_known=own.boxes.notna(),
-                                  logit=a.image, probability=1/(1 + np.exp(-a.image))))
         found.append(a)
-        lesions.append((own, [None if boxes[i] is None else boxes[i]/STRIDE for i in own.index]))
-    pd.concat(frames, ignore_index=True).to_parquet(run.folder/'predictions.parquet')
+        told = dict(logit=a.image, probability=1/(1 + np.exp(-a.image)))
+        parts.append((own, told, [None if boxes[i] is None else boxes[i]/STRIDE for i in own.index]))
+    write_predictions(run, one.name, parts)
     for k in 'cells', 'sides':
         np.save(run.folder/f'{k}.npy', np.concatenate([getattr(o, k) for o in found]), allow_pickle=False)
-    every = pd.concat([o for o, _ in lesions], ignore_index=True)
-    box_rows(every, [c for _, o in lesions for c in o]).to_parquet(run.folder/'boxes.parquet', index=False)
 
 # %% ../../../nbs/learning/detection/training.ipynb #19a84287
 def detection_rows(
@@ -262,32 +253,16 @@ def detect(
     record:dict|None=None, # `notebook`, `params`, `parents` and `facts` of the run
 )->Run: # with weights, history, answers, predictions, boxes and the record
     "Train one detector and leave its run; after a kill the same call goes on after the last whole epoch"
-    began, device = clock(), torch.device(one.device) if one.device else best_device()
-    record = dict(notebook='learning/detection', params=asdict(one), parents=[], facts={}) | (record or {})
+    began = clock()
     set_seed(one.seed, one.threads)
     table, boxes, rows, seen, audit = detection_rows(one, studies, sizes, cache)
-    weights = weights_of(one.start) if one.start else ''
-    network = Detector(with_start_scale(one.network, weights))
-    carried = carry_into(network, weights)
-    facts = {k: v for k, v in asdict(one).items() if k not in ('name', 'start', 'device', 'network')}
-    facts |= dict(spec=network.spec, rows=fingerprint(table, files=False), images=cache.about)
-    checkpoint = open_checkpoint(out, network, **facts)
-    before = [one.start] if Path(one.start or '-').is_dir() else []
-    run = OpenRun(out, record['notebook'], record['params'], [*record['parents'], *before], one.seed, began)
+    record = dict(notebook='learning/detection') | (record or {})
+    begun = begin_run(one, Detector, table, cache, out, record, began)
+    run, network = begun.run, begun.network
+    free_blocks(network, one.free) # a block that it has not is told before the first epoch
     with explain_out_of_memory(one.batch_size, 1):
-        history = fit_detector(one, network, rows, device, checkpoint)
-    run.note(leak_audit=audit, resumed=checkpoint.resumed if checkpoint else [], name=one.name, task='detection',
-             classes=['none', 'fracture'], shape=list(cache.shape), fold=one.fold, folds=one.folds, epochs=len(history),
-             rows=table.split.value_counts().to_dict(), grouping=sorted(table.grouping.unique()),
-             boxes={k: int((~o.boxes.isnan().all(2)).sum()) for k, o in rows.items()})
-    history.assign(run=one.name).to_csv(run.folder/'history.csv', index=False)
-    carry_table(network, carried).to_csv(run.folder/'carried.csv', index=False)
+        history = fit_detector(one, network, rows, begun.device, begun.checkpoint)
+    run.note(task='detection', boxes={k: int((~o.boxes.isnan().all(2)).sum()) for k, o in rows.items()})
     write_answers(run, one, network, table, boxes, rows)
     save_detector(network, run.folder/'weights.safetensors', task='detection')
-    where = str(Path(cache.folder).absolute())
-    now = table[table.split.isin(['train', 'valid'])].assign(cache=where)[SEEN_COLUMNS]
-    (pd.concat([seen, now]) if len(seen) else now).drop_duplicates().to_parquet(run.folder/'learned.parquet')
-    if 'fingerprint' not in record['facts']: run.note(fingerprint=fingerprint(table))
-    done = run.note(**record['facts'], carried={k: len(v) for k, v in carried.items()}).finish()
-    remove_checkpoints(out)
-    return done
+    return end_run(begun, one, table, cache, seen, audit, history)

@@ -26,16 +26,17 @@ def window_maps(
     pixels:int, # side of the square
     window:int, # side of the window, at most that
     generator:torch.Generator, # on the CPU, so that CPU and GPU draw the same
-    strength:float=1., # of rotation and shift
+    strength:float=1., # of rotation, shift and the tenth of zoom
 )->torch.Tensor: # (n, 2, 3) float32, from output to input coordinates
-    "Random windows: zoom, place, rotation up to 15 degrees, mirror, shift"
+    "Random windows: zoom (a tenth more or less of it), place, rotation up to 15 degrees, mirror, shift"
     n = len(boxes)
     def draw(*shape): return torch.rand(*shape, generator=generator)*2 - 1
     zoom = torch.where(whole, 1., 1 - (1 - window/pixels)*torch.rand(n, generator=generator))
+    zoom = zoom*(1 + .1*strength*draw(n))
     angle, mirror, shift = draw(n)*np.pi*15*strength/180, draw(n).sign(), draw(n, 2)*.16*strength
     cos, sin = torch.cos(angle)*zoom, torch.sin(angle)*zoom
     turn = torch.stack([torch.stack([cos*mirror, -sin], 1), torch.stack([sin*mirror, cos], 1)], 1)
-    free = (1 - zoom)[:, None]
+    free = (1 - zoom).clamp(min=0)[:, None]
     place = draw(n, 2)*free
     centres = (boxes[..., :2] + boxes[..., 2:])/pixels - 1
     drawn = torch.rand(boxes.shape[:2], generator=generator).where(~boxes[..., 0].isnan(), -1.)

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['RENAMED_PARAMETERS', 'NETWORK_FIELDS', 'Localization', 'localization_from_parameters', 'MapData', 'map_data',
-           'map_learner', 'fit_localizer', 'draw_maps', 'box_rows', 'write_maps', 'localize', 'with_start_scale',
-           'localization_facts']
+           'map_learner', 'fit_localizer', 'draw_maps', 'write_maps', 'localize', 'localization_facts']
 
 # %% ../../../nbs/learning/localization/training.ipynb #6c3535e0
 import difflib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -22,28 +21,22 @@ from ...data.frames import cell_boxes, framed_boxes
 from ...data.loaders import Batches
 from ...data.polygons import framed_polygons
 from ...data.runs import OpenRun, Run, clock
-from ...data.schema import image_flags
-from ...data.studies import fingerprint
 from ...errors import InputError
 from ..averages import MovingAverage
 from ..blocks import blocks, free_blocks
 from ..callbacks import FreezeBatchNorm
-from ..carried import carry_table
-from ..checkpoints import open_checkpoint, remove_checkpoints
-from ..devices import best_device, set_seed
+from ..devices import set_seed
 from ..learners import ChannelsLast, StageLearner, resolved_precision
 from .batches import MapLoader, MapRows, map_loaders, map_rows
-from .localizer import (
-    STRIDE, Localizer, LocalizerSpec, carry_into, save_localizer)
+from .localizer import STRIDE, Localizer, LocalizerSpec, save_localizer
 from .methods import Method, method_named
+from .pyramid_runs import begin_run, end_run, write_predictions
 from .roles import check_roles, draw_roles, role_table
 from .targets import padded_boxes
-from .teaching import (
-    MapHistory, MapLoss, Teach, epoch_scores, in_evaluation)
+from .teaching import MapHistory, MapLoss, Teach, epoch_scores, in_evaluation
 from ..memory import explain_out_of_memory
-from ..rows import SEEN_COLUMNS, audited_rows
+from ..rows import audited_rows
 from ..tasks import FRACTURE, Task
-from ..transfer import start_scale, weights_of
 
 # %% ../../../nbs/learning/localization/training.ipynb #a4b23b79
 @dataclass(frozen=True)
@@ -215,21 +208,6 @@ def draw_maps(
         parts = [method.maps(network(x)).float().cpu() for x, _ in loader]
     return torch.cat(parts).numpy()
 
-# %% ../../../nbs/learning/localization/training.ipynb #9c84ccd5
-def box_rows(
-    rows:pd.DataFrame, # of the predictions, in their order
-    cells:list, # boxes of each in cells of the map; None where they are not known
-)->pd.DataFrame: # row, path, x0, y0, x1, y1 (cells), width, height (pixels of the radiograph), hardware
-    "The lesions of the rows that were predicted"
-    found = []
-    for i, (r, own) in enumerate(zip(rows.to_dict('records'), cells, strict=True)):
-        for cell, box in zip(own if own is not None else (), cell_boxes(r['boxes']), strict=True):
-            sides = dict(zip(('x0', 'y0', 'x1', 'y1'), cell.tolist(), strict=True))
-            found.append(dict(row=i, path=r['path'], **sides, width=box[2] - box[0], height=box[3] - box[1])
-                         | {k: r[k] for k in ('hardware',) if k in r})
-    columns = ['row', 'path', 'x0', 'y0', 'x1', 'y1', 'width', 'height', *(['hardware'] if 'hardware' in rows else [])]
-    return pd.DataFrame(found, columns=columns)
-
 # %% ../../../nbs/learning/localization/training.ipynb #87cc8c54
 def write_maps(
     run:OpenRun, # being written
@@ -239,19 +217,14 @@ def write_maps(
     data:MapData, # its rows
 ):
     "Write maps, predictions and boxes of the validation and test rows, all in one order"
-    maps, frames, boxes = [], [], []
+    maps, parts = [], []
     for split in 'valid', 'test':
-        rows, _ = data.split(split)
         found = draw_maps(network, method, data.shown(split), 2*one.batch_size)
-        flags = [o for o in image_flags if o in rows]
-        kept = rows[['collection', 'patient', 'study', 'view', 'body_part', 'split', *flags, 'path']]
-        frames.append(kept.assign(run=one.name, target=rows.label.to_numpy('int64'), boxes_known=rows.boxes.notna(),
-                                  probability=found.max((1, 2)).astype('float64')))
-        maps.append(found.astype(np.float16)), boxes.append((rows, data.cells(split)))
-    pd.concat(frames, ignore_index=True).to_parquet(run.folder/'predictions.parquet')
+        maps.append(found.astype(np.float16))
+        told = dict(probability=found.max((1, 2)).astype('float64'))
+        parts.append((data.split(split)[0], told, data.cells(split)))
+    write_predictions(run, one.name, parts)
     np.save(run.folder/'maps.npy', np.concatenate(maps), allow_pickle=False)
-    every = pd.concat([o for o, _ in boxes], ignore_index=True)
-    box_rows(every, [c for _, o in boxes for c in o]).to_parquet(run.folder/'boxes.parquet', index=False)
 
 # %% ../../../nbs/learning/localization/training.ipynb #b2615e84
 def localize(
@@ -263,61 +236,33 @@ def localize(
     record:dict|None=None, # `notebook`, `params`, `parents` and `facts` of the run
 )->Run: # with weights, history, maps, predictions, boxes, roles and the record
     "Train one localizer and leave its run; after a kill the same call goes on after the last whole epoch"
-    began, device = clock(), torch.device(one.device) if one.device else best_device()
-    record = dict(notebook='learning/localization', params=asdict(one), parents=[], facts={}) | (record or {})
+    began = clock()
     set_seed(one.seed, one.threads)
     data, seen, audit = map_data(one, studies, sizes, cache)
-    weights = weights_of(one.start) if one.start else ''
-    network = Localizer(with_start_scale(one.network, weights))
-    carried = carry_into(network, weights)
-    facts = {k: v for k, v in asdict(one).items() if k not in ('name', 'start', 'device', 'network')}
-    facts |= dict(spec=network.spec, rows=fingerprint(data.rows, files=False), images=cache.about)
-    checkpoint = open_checkpoint(out, network, **facts)
-    before = [one.start] if Path(one.start or '-').is_dir() else []
-    run = OpenRun(out, record['notebook'], record['params'], [*record['parents'], *before], one.seed, began)
+    record = dict(notebook='learning/localization') | (record or {})
+    begun = begin_run(one, Localizer, data.rows, cache, out, record, began)
+    run, network = begun.run, begun.network
     with explain_out_of_memory(one.batch_size, 1):
-        history, method = fit_localizer(one, network, data, device, checkpoint)
-    run.note(leak_audit=audit, resumed=checkpoint.resumed if checkpoint else [])
+        history, method = fit_localizer(one, network, data, begun.device, begun.checkpoint)
     run.note(**localization_facts(one, data, history))
-    history.assign(run=one.name).to_csv(run.folder/'history.csv', index=False)
     role_table(data.rows, data.roles).to_csv(run.folder/'roles.csv', index=False)
-    carry_table(network, carried).to_csv(run.folder/'carried.csv', index=False)
     write_maps(run, one, network, method, data)
     save_localizer(network, run.folder/'weights.safetensors', task='map', method=one.method)
-    where = str(Path(cache.folder).absolute())
-    now = data.rows[data.rows.split.isin(['train', 'valid'])].assign(cache=where)[SEEN_COLUMNS]
-    (pd.concat([seen, now]) if len(seen) else now).drop_duplicates().to_parquet(run.folder/'learned.parquet')
-    if 'fingerprint' not in record['facts']: run.note(fingerprint=fingerprint(data.rows))
-    done = run.note(**record['facts'], carried={k: len(v) for k, v in carried.items()}).finish()
-    remove_checkpoints(out)
-    return done
+    return end_run(begun, one, data.rows, cache, seen, audit, history)
 
 # %% ../../../nbs/learning/localization/training.ipynb #4693cba2
-def with_start_scale(
-    spec:LocalizerSpec, # of the network
-    weights, # file that it starts from; empty: none
-)->LocalizerSpec:
-    "The scale of the input that the start was trained with, unless the parameters name another"
-    if spec.mean or not str(weights): return spec
-    from radinet_nb.learning.weights import weights_header
-    theirs = weights_header(weights).get('localizer', {})
-    mean, std = (theirs['mean'], theirs['std']) if theirs else start_scale(weights)
-    return replace(spec, mean=tuple(mean), std=tuple(std))
-
 def localization_facts(
     one:Localization, # what was trained
     data:MapData, # its rows
     history:pd.DataFrame, # one row an epoch
 )->dict: # for the record
     "Method, fold, roles, and which epoch each rule would keep"
-    rows, method = data.rows, method_named(one.method, **one.settings)
+    method = method_named(one.method, **one.settings)
     may = [method.chosen_from(o, one.epochs) for o in history.epoch]
     best = max(history.index[may], key=lambda i: epoch_scores(history.loc[i])) # the first of equals
     by_froc = history[may].valid_froc.fillna(-1).idxmax()
     return dict(
-        name=one.name, task='map', method=one.method, settings=asdict(method), fold=one.fold, folds=one.folds,
-        classes=['none', 'fracture'], shape=list(data.cache.shape), stride=STRIDE, epochs=len(history),
+        task='map', method=one.method, settings=asdict(method), stride=STRIDE,
         best_epoch=int(best), chosen_by='highest validation AUROC, among equals the highest FROC',
-        best_epoch_by_froc=int(by_froc),
-        rows=rows.split.value_counts().to_dict(), roles=data.roles[data.roles != ''].value_counts().to_dict(),
-        grouping=sorted(rows.grouping.unique()), learns_from=method.source)
+        best_epoch_by_froc=int(by_froc), roles=data.roles[data.roles != ''].value_counts().to_dict(),
+        learns_from=method.source)
