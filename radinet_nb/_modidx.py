@@ -1635,6 +1635,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'radinet_nb.data.runs.parents_by_key': ('data/runs.html#parents_by_key', 'radinet_nb/data/runs.py'),
                                       'radinet_nb.data.runs.peak_memory': ('data/runs.html#peak_memory', 'radinet_nb/data/runs.py'),
                                       'radinet_nb.data.runs.progress_behind': ('data/runs.html#progress_behind', 'radinet_nb/data/runs.py'),
+                                      'radinet_nb.data.runs.progress_into': ('data/runs.html#progress_into', 'radinet_nb/data/runs.py'),
                                       'radinet_nb.data.runs.recorded': ('data/runs.html#recorded', 'radinet_nb/data/runs.py'),
                                       'radinet_nb.data.runs.require_new_folder': ( 'data/runs.html#require_new_folder',
                                                                                    'radinet_nb/data/runs.py'),

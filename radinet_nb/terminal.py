@@ -110,14 +110,14 @@ def progress_line(
     if 'RADINET_PROGRESS' in os.environ: yield; return # somebody else reads it
     ended = threading.Event()
     with temporary_folder() as folder:
-        os.environ['RADINET_PROGRESS'] = file = str(folder/'progress')
+        file = str(folder/'progress')
         shows = threading.Thread(target=_show_lines, args=(command, file, ended, after, every, sys.stderr), daemon=True)
-        shows.start()
-        try: yield
-        finally:
-            ended.set()
-            shows.join()
-            os.environ.pop('RADINET_PROGRESS', None)
+        with progress_into(file):
+            shows.start()
+            try: yield
+            finally:
+                ended.set()
+                shows.join()
 
 # %% ../nbs/terminal.ipynb #7e000013
 _others = r'(torch|torchvision|torchao|fastai|fastcore|fasttransform|timm|accelerate|captum|onnx|onnxscript)(\.|$)'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'versions', 'commit', 'peak_memory', 'cpu_seconds', 'clock', 'device_name', 'sync_folder', 'write_text',
            'write_json', 'require_new_folder', 'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun', 'recorded',
-           'say_progress', 'progress_behind']
+           'say_progress', 'progress_into', 'progress_behind']
 
 # %% ../../nbs/data/runs.ipynb #6365fa14
 import atexit, json, os, platform, shutil, subprocess, sys, time, uuid
@@ -243,6 +243,18 @@ def say_progress(
     if path:
         try: Path(path).write_text('; '.join(filter(None, [behind, text])), encoding='utf-8')
         except OSError: pass # progress is a courtesy: a full disk is reported by the writer that matters
+
+@contextmanager
+def progress_into(
+    file:str|Path, # what `say_progress` writes
+):
+    "Within this block, progress is written to a file, by other processes too"
+    before = os.environ.get('RADINET_PROGRESS')
+    os.environ['RADINET_PROGRESS'] = str(file)
+    try: yield
+    finally:
+        if before is None: del os.environ['RADINET_PROGRESS']
+        else: os.environ['RADINET_PROGRESS'] = before
 
 @contextmanager
 def progress_behind(

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from ..data.notebooks import checkout, run_papermill
-from ..data.runs import cpu_seconds, read_json, sync_folder, write_json, write_text
+from ..data.runs import cpu_seconds, progress_into, read_json, sync_folder, write_json, write_text
 from ..errors import InputError
 from .graph import Node
 from .made_from import keep_made_from, made_from
@@ -82,8 +82,7 @@ def execute(
     final, work = runs/node.id, runs/'.work'/node.id.replace('/', '.')
     clear_work(work)
     work.mkdir(parents=True, exist_ok=True)
-    os.environ['RADINET_PROGRESS'] = str(work/'progress')
-    run_notebook(node, work, runs)
+    with progress_into(work/'progress'): run_notebook(node, work, runs)
     if node.page:
         from radinet_nb.results.page import print_page, render_page
         print_page(render_page(work/'run'/'notebook.ipynb', work/'run'/'page.html'))
