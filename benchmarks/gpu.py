@@ -1,6 +1,6 @@
 """One script for a GPU: what training costs there, what the memory check foretells, and that both devices agree
 
-    python benchmarks/gpu.py [--tiny] [--rounds 5] [--parts step,memory,stage,similarity,features,fractals]
+    python benchmarks/gpu.py [--tiny] [--rounds 5] [--parts step,memory,stage]
 
 - `step`: images a second of DenseNet-169 at 320 px in bfloat16, channels last, batches of 32: the bare step on resident
   tensors, our learner with its cache and augmentation, and plain fastai over JPEG files; they take turns, ABC CBA.
@@ -11,6 +11,9 @@
 - `similarity`: the grid of 16 x 16 layers, on the card and on the CPU.
 - `features`: a frozen body over a cache, against its bare forward pass on resident tensors.
 - `fractals`: images of the fractal start drawn in a second.
+- `localizer`: a step of dynamic sharpening at 1024 px against the bare passes of network and teacher, and its memory.
+- `methods`: two epochs of each way to teach a localizer: seconds an epoch, and whether the losses are finite.
+- `detector`: images a second of a detector that learns from windows, and whether its losses are finite.
 
 It needs what such a machine has (torch, torchvision, timm, scikit-learn, pandas) and the small wheels of fastai (with
 fastcore, fastprogress, fastdownload, fasttransform, plum-dispatch), pydicom, pandera and safetensors. `--tiny` runs all
@@ -30,12 +33,15 @@ import torch
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+import localization  # noqa: E402
 import similarity  # noqa: E402
 import training  # noqa: E402
 
 FULL = dict(network='densenet169', pixels=320, batch=32, images=2048, batches=(16, 64, 128), samples=5000,
-            matrix=8192, steps=4)
-TINY = dict(network='mobilenet_v2', pixels=32, batch=4, images=24, batches=(2, 4), samples=0, matrix=256, steps=1)
+            matrix=8192, steps=4,
+            map_network='resnet50', map_pixels=1024, method_pixels=256, channels=256, methods=100)
+TINY = dict(network='mobilenet_v2', pixels=32, batch=4, images=24, batches=(2, 4), samples=0, matrix=256, steps=1,
+            map_network='densenet51', map_pixels=32, method_pixels=64, channels=8, methods=2)
 
 
 def seconds(work, device, times=1):
@@ -197,6 +203,54 @@ def fractals(args, device):
     return dict(images_a_second=round(n/took, 1), pixels=args.pixels)
 
 
+def map_options(args, device, batch):
+    "The options of benchmarks/localization.py"
+    return argparse.Namespace(backbone=args.map_network, channels=args.channels, batch=batch, steps=2,
+                              rounds=args.rounds, device=device.type)
+
+
+def localizer(args, device):
+    "A step on large images against the bare passes, and what it takes at most"
+    options = map_options(args, device, max(args.batch//4, 4))
+    found = localization.race(options, args.map_pixels)
+    learn, teach = localization.learner(options, args.map_pixels)
+    localization.our_steps(learn, teach, options) # Adam has its moments
+    most = localization.allocated(lambda: localization.our_steps(learn, teach, options), device.type)
+    return found | dict(step_mib=round(most))
+
+
+def methods(args, device):
+    "Two epochs of each method on random images: a method that cannot run on this device is found here"
+    from radinet_nb.learning.localization.names import METHODS
+    found, options = {}, map_options(args, device, args.batch)
+    for name in list(METHODS)[-args.methods:]:
+        learn, _ = localization.learner(options, args.method_pixels, method=name)
+        with learn.no_bar(), learn.no_logging():
+            took = seconds(lambda learn=learn: learn.fit(2, 1e-4), device)
+        found[name] = dict(seconds_an_epoch=round(took/2, 2), finite=bool(learn.loss.isfinite()))
+    return found
+
+
+def detector(args, device):
+    "Two epochs of a detector on windows of random images"
+    from radinet_nb.learning.detection.detector import Detector, DetectorSpec
+    from radinet_nb.learning.detection.training import Detection, fit_detector
+    from radinet_nb.learning.localization.batches import MapRows
+    from radinet_nb.learning.localization.targets import padded_boxes
+    n, side = args.batch*8, args.method_pixels
+    images = np.random.default_rng(0).integers(0, 255, (n, side, side), dtype=np.uint8)
+    label = torch.arange(n) % 2
+    boxes = padded_boxes([np.array([[side/4, side/4, side/2, side/2]]) if o else None for o in label.tolist()])
+    rows = MapRows(images, np.arange(n), label, torch.full((n,), -1), boxes, torch.ones(n, dtype=torch.bool))
+    spec = DetectorSpec(args.map_network, channels=args.channels, window=side//8*4)
+    one = Detection(network=spec, frozen=0, epochs=2, batch_size=args.batch, sound=1., device=device.type)
+    began = time.perf_counter()
+    history = fit_detector(one, Detector(spec), dict(train=rows, valid=rows), device)
+    took = time.perf_counter() - began
+    return dict(images_a_second=round(2*n/took, 1), pixels=side, window=spec.window,
+                finite=bool(np.isfinite(history[['train_loss', 'valid_loss']].to_numpy()).all()))
+
+
 def about(device):
     "The machine"
     found = training.machine() | dict(timm=metadata.version('timm'))
@@ -207,7 +261,7 @@ def about(device):
 
 def main():
     parts = dict(step=step, memory=memory, stage=stage, similarity=similarity_grid, features=features,
-                 fractals=fractals)
+                 fractals=fractals, localizer=localizer, methods=methods, detector=detector)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--tiny', action='store_true', help='on the CPU, in seconds')
     parser.add_argument('--rounds', type=int, default=5)

@@ -40,8 +40,8 @@ def machine(device):
                 **{o: metadata.version(o) for o in ('torch', 'torchvision', 'timm', 'fastai')})
 
 
-def learner(args, pixels, network=None):
-    "A learner of dynamic sharpening on random images, half of them weak; None: of a new network"
+def learner(args, pixels, network=None, method='dynamic_sharpening'):
+    "A learner of one method on random images, half of them weak; None: of a new network"
     import numpy as np
     import torch
 
@@ -64,7 +64,7 @@ def learner(args, pixels, network=None):
         def cells(self, split): return [None]*n
         def hidden(self): return padded_boxes([None]*n)
     spec = LocalizerSpec(args.backbone, channels=args.channels)
-    one = Localization(network=spec, batch_size=args.batch, device=args.device)
+    one = Localization(network=spec, method=method, batch_size=args.batch, device=args.device)
     learn, teach, _ = map_learner(one, network or Localizer(spec), Data(), torch.device(args.device))
     assert isinstance(teach.batches, Batches)
     return learn, teach

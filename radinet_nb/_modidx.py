@@ -3238,6 +3238,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'radinet_nb/models/folder.py'),
                                           'radinet_nb.models.folder.load_network': ( 'models/folder.html#load_network',
                                                                                      'radinet_nb/models/folder.py'),
+                                          'radinet_nb.models.folder.own_weights': ( 'models/folder.html#own_weights',
+                                                                                    'radinet_nb/models/folder.py'),
                                           'radinet_nb.models.folder.probabilities': ( 'models/folder.html#probabilities',
                                                                                       'radinet_nb/models/folder.py'),
                                           'radinet_nb.models.folder.raw_config': ( 'models/folder.html#raw_config',

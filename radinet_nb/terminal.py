@@ -108,6 +108,7 @@ def progress_line(
 ):
     "A block that says on stderr how far it is, and how long the rest may take"
     if 'RADINET_PROGRESS' in os.environ: yield; return # somebody else reads it
+    from radinet_nb.data.runs import progress_into # only where something lasts
     ended = threading.Event()
     with temporary_folder() as folder:
         file = str(folder/'progress')

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from radinet_nb.learning.localization.names import METHODS
 from radinet_nb.workflow.warm import ask_warm
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +18,10 @@ def test_the_script_for_a_gpu_runs_in_small(tmp_path, warm, monkeypatch):
     args = [code, str(ROOT/'benchmarks/gpu.py'), '--tiny', '--out', str(tmp_path/'gpu.json')]
     assert ask_warm('code', args, cwd=str(tmp_path)).wait() == 0
     got = json.loads((tmp_path/'gpu.json').read_text())
-    assert set(got) >= {'step', 'memory', 'stage', 'similarity', 'features', 'fractals', 'torch', 'device'}
+    parts = {'step', 'memory', 'stage', 'similarity', 'features', 'fractals', 'localizer', 'methods', 'detector'}
+    assert set(got) >= {*parts, 'torch', 'device'}
+    assert set(got['methods']) <= set(METHODS) and all(o['finite'] for o in got['methods'].values())
+    assert got['detector']['finite'] and got['localizer']['step_mib'] > 0
     assert all(o['finite'] and o['cpu_off_by_at_most'] == 0 for o in got['stage'].values())
     assert got['step']['images_a_second'].keys() == {'bare', 'ours', 'fastai'}
 

@@ -28,7 +28,8 @@ from ..learning.detection.detector import Detector, DetectorSpec, detector_from_
 from ..learning.localization.localizer import STRIDE
 from ..learning.weights import load_weights, save_weights, weights_header
 from .card import SYNTHETIC, USE, data_rows, interval_rows, split_text, start_text
-from .folder import CONFIG, FORMAT, check_config, raw_config, require_finite, sha256, wrong_value
+from .folder import (
+    CONFIG, FORMAT, check_config, own_weights, raw_config, require_finite, sha256, wrong_value)
 from .pictures import Seen
 
 
@@ -109,13 +110,9 @@ def load_detectors(
 )->tuple[nn.ModuleList,dict]: # the networks, in evaluation mode, and the configuration
     "Read a model folder of detectors; `InputError` for one that is incomplete, or whose weights are not its own"
     folder = Path(folder)
-    config, path = raw_config(folder), folder/'weights.safetensors'
+    config = raw_config(folder)
     check_config(config, folder/'config.json', DETECTOR_CONFIG, wrong_detector_value)
-    if not path.is_file():
-        raise InputError('weights.safetensors is missing', folder,
-                         'weights of another kind may hold code and are not read')
-    if sha256(path) != config['weights_sha256']:
-        raise InputError('the weights are not those that config.json was written with', path, 'fetch the folder again')
+    path = own_weights(folder, config)
     header = weights_header(path)
     check_trusted((header.get('detectors') or {}).get('backbone', ''), path)
     try: networks = _built(path, header, config['members'])

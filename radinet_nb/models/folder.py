@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'FORMAT', 'UNITS', 'MEANING', 'wrong_value', 'check_config', 'raw_config', 'read_config', 'sha256',
-           'require_finite', 'write_model', 'require_same_meaning', 'load_network', 'learner_from', 'cases_for',
-           'probabilities', 'decisions', 'read_cases', 'by_study']
+           'require_finite', 'write_model', 'require_same_meaning', 'own_weights', 'load_network', 'learner_from',
+           'cases_for', 'probabilities', 'decisions', 'read_cases', 'by_study']
 
 # %% ../../nbs/models/folder.ipynb #36ed64e9
 import hashlib
@@ -169,19 +169,26 @@ def require_same_meaning(
                          path.with_name('config.json'), 'fetch the folder again, or export the run again')
 
 # %% ../../nbs/models/folder.ipynb #7fb9a25a
+def own_weights(
+    folder:str|Path, # a model folder
+    config:dict, # of the same folder
+)->Path: # of the weights
+    "The weights that a configuration was written with; `InputError` where they are missing or others"
+    path = Path(folder)/'weights.safetensors'
+    if not path.is_file():
+        raise InputError('weights.safetensors is missing', where=folder,
+                         mend='weights of another kind may hold code and are not read')
+    if sha256(path) != config['weights_sha256']:
+        raise InputError('the weights are not those that config.json was written with', path, 'fetch the folder again')
+    return path
+
 def load_network(
     folder:str|Path, # a model folder
 )->tuple[Network,dict]: # the network, in evaluation mode, and its configuration
     "Read a model folder; `InputError` for one that is incomplete, or whose weights are not its own"
-    folder = Path(folder)
     config = read_config(folder)
-    path = folder/'weights.safetensors'
-    if not path.is_file():
-        raise InputError('weights.safetensors is missing', where=folder,
-                         mend='weights of another kind may hold code and are not read')
+    path = own_weights(folder, config)
     network = network_from_weights(path)
-    if sha256(path) != config['weights_sha256']:
-        raise InputError('the weights are not those that config.json was written with', path, 'fetch the folder again')
     require_same_meaning(network, config, path)
     require_finite(network, path)
     return network, config

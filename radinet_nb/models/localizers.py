@@ -27,7 +27,8 @@ from ..learning.localization.localizer import STRIDE, Localizer, localizer_from_
 from ..learning.localization.methods import activation_maps, method_named
 from ..learning.weights import weights_header
 from .card import SYNTHETIC, USE, data_rows, interval_rows, split_text, start_text
-from .folder import CONFIG, FORMAT, check_config, raw_config, require_finite, sha256, wrong_value
+from .folder import (
+    CONFIG, FORMAT, check_config, own_weights, raw_config, require_finite, sha256, wrong_value)
 
 # %% ../../nbs/models/localizers.ipynb #d2b0cb54
 BOX_RULE = 'overlap 0.1' # of `froc_rules.MAP_RULES`
@@ -103,14 +104,10 @@ def load_localizer(
 )->tuple[Localizer,dict]: # the network, in evaluation mode, and its configuration
     "Read the model folder of a localizer; `InputError` for one that is incomplete, or whose weights are not its own"
     folder = Path(folder)
-    config, path = raw_config(folder), folder/'weights.safetensors'
+    config = raw_config(folder)
     check_config(config, folder/'config.json', MAP_CONFIG, wrong_map_value)
-    if not path.is_file():
-        raise InputError('weights.safetensors is missing', folder,
-                         'weights of another kind may hold code and are not read')
+    path = own_weights(folder, config)
     network, header = localizer_from_weights(path), weights_header(path)
-    if sha256(path) != config['weights_sha256']:
-        raise InputError('the weights are not those that config.json was written with', path, 'fetch the folder again')
     says = dict(backbone=network.backbone, channels=network.spec.channels, normalization=_scale_of(network))
     says |= {k: header.get(k) for k in MAP_MEANING}
     if wrong := [k for k, v in says.items() if config[k] != v]:
