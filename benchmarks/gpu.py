@@ -12,7 +12,7 @@
 - `features`: a frozen body over a cache, against its bare forward pass on resident tensors.
 - `fractals`: images of the fractal start drawn in a second.
 - `localizer`: a step of dynamic sharpening at 1024 px against the bare passes of network and teacher, and its memory.
-- `methods`: two epochs of each way to teach a localizer: seconds an epoch, and whether the losses are finite.
+- `methods`: two epochs of each way to teach a localizer: seconds an epoch, and whether the weights stay finite.
 - `detector`: images a second of a detector that learns from windows, and whether its losses are finite.
 
 It needs what such a machine has (torch, torchvision, timm, scikit-learn, pandas) and the small wheels of fastai (with
@@ -227,7 +227,8 @@ def methods(args, device):
         learn, _ = localization.learner(options, args.method_pixels, method=name)
         with learn.no_bar(), learn.no_logging():
             took = seconds(lambda learn=learn: learn.fit(2, 1e-4), device)
-        found[name] = dict(seconds_an_epoch=round(took/2, 2), finite=bool(learn.loss.isfinite()))
+        finite = all(bool(o.isfinite().all()) for o in learn.model.parameters())
+        found[name] = dict(seconds_an_epoch=round(took/2, 2), finite=finite)
     return found
 
 
