@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .runs import say_progress, sync_folder
+from .disk import whole_file, whole_folder
+from .runs import say_progress
 from .text_files import read_json, require_regular
 from .workers import check_workers, run_isolated
 from ..errors import InputError
@@ -153,11 +154,11 @@ def keep_rows(
     rows:list, # which of its rows stay
 ):
     "Rewrite an array with some of its rows only, a few at a time"
-    full, tmp = np.load(file, mmap_mode='r'), file.with_suffix('.dense')
-    dense = np.lib.format.open_memmap(tmp, mode='w+', dtype=np.uint8, shape=(len(rows), *full.shape[1:]))
-    for i in range(0, len(rows), 256): dense[i:i+256] = full[rows[i:i+256]]
-    dense.flush()
-    os.replace(tmp, file)
+    full = np.load(file, mmap_mode='r')
+    with whole_file(file) as tmp:
+        dense = np.lib.format.open_memmap(tmp, mode='w+', dtype=np.uint8, shape=(len(rows), *full.shape[1:]))
+        for i in range(0, len(rows), 256): dense[i:i+256] = full[rows[i:i+256]]
+        dense.flush()
 
 # %% ../../nbs/data/cache.ipynb #4ce1d9f6
 def known_parts(
@@ -242,18 +243,11 @@ def build_cache(
     about = dict(shape=list(shape), stamps=file_stamps(paths), asked=paths)
     if _reusable(folder, about): return ImageCache(folder)
     check_disk(folder, 2*np.prod(shape, dtype=int))
-    tmp = folder.with_name(f'.{folder.name}.{os.getpid()}.part')
-    tmp.mkdir(parents=True)
-    try:
+    with whole_folder(folder, replace=True) as part:
         known = known_parts(views, paths, about['stamps'], pixels)
-        reasons = fill_arrays(tmp, paths, shape, jobs, timeout, views, known)
+        reasons = fill_arrays(part, paths, shape, jobs, timeout, views, known)
         unreadable = [[paths[i], reasons[i]] for i in sorted(reasons)]
         about |= dict(paths=[p for i,p in enumerate(paths) if i not in reasons], unreadable=unreadable)
-        (tmp/'cache.json').write_text(json.dumps(about))
-        pd.DataFrame(unreadable, columns=['path', 'reason']).to_csv(tmp/'unreadable.csv', index=False)
-        sync_folder(tmp)
-        if folder.exists(): os.replace(folder, tmp.with_suffix('.old'))
-        os.replace(tmp, folder)
-    finally:
-        for o in tmp, tmp.with_suffix('.old'): shutil.rmtree(o, ignore_errors=True)
+        (part/'cache.json').write_text(json.dumps(about))
+        pd.DataFrame(unreadable, columns=['path', 'reason']).to_csv(part/'unreadable.csv', index=False)
     return ImageCache(folder)

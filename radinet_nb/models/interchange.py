@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..data.disk import whole_file
 from ..data.runs import require_new_folder, write_json, write_text
 from ..errors import InputError, require_extra
 from ..learning.backbones import is_own
@@ -41,16 +42,14 @@ def write_onnx(
     if path.exists(): raise InputError('something stands here and is not written over', path, 'name a new file')
     model = FromGray(network.cpu().float()).eval()
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *shape)).astype('float32'))
-    many, part = {'gray': {0: torch.export.Dim('n', min=1, max=1024)}}, path.with_name(f'.{path.name}.partial')
-    torch.onnx.export(model, (images[:2],), part, input_names=['gray'], output_names=['probability'],
-                      dynamic_shapes=many, dynamo=True, external_data=False, verbose=False)
-    session = onnxruntime.InferenceSession(part, providers=['CPUExecutionProvider'])
-    with torch.no_grad(): ours = model(images).numpy()
-    gap = float(np.abs(session.run(None, {'gray': images.numpy()})[0]-ours).max())
-    if not gap <= tolerance:
-        part.unlink()
-        raise InputError(f'onnxruntime differs by {gap:.2g}', path, 'use the model folder')
-    part.rename(path)
+    many = {'gray': {0: torch.export.Dim('n', min=1, max=1024)}}
+    with whole_file(path) as part:
+        torch.onnx.export(model, (images[:2],), part, input_names=['gray'], output_names=['probability'],
+                          dynamic_shapes=many, dynamo=True, external_data=False, verbose=False)
+        session = onnxruntime.InferenceSession(part, providers=['CPUExecutionProvider'])
+        with torch.no_grad(): ours = model(images).numpy()
+        gap = float(np.abs(session.run(None, {'gray': images.numpy()})[0]-ours).max())
+        if not gap <= tolerance: raise InputError(f'onnxruntime differs by {gap:.2g}', path, 'use the model folder')
     return gap
 
 # %% ../../nbs/models/interchange.ipynb #1c000009
