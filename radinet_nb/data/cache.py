@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 
 from .disk import whole_file, whole_folder
 from .runs import say_progress
@@ -59,7 +58,7 @@ def is_sharded(
     "Whether an image cache stands in shards (`data.shards`): it has an index of hashes"
     return (Path(folder)/'hashes.npy').is_file()
 
-# %% ../../nbs/data/cache.ipynb #e5fb3015
+# %% ../../nbs/data/cache.ipynb #be3aff31
 def _checked_about(about:dict)->dict:
     "What cache.json says; `ValueError`, `TypeError` or `KeyError` where it says something else"
     shape, asked = about['shape'], about.get('asked', [])
@@ -74,10 +73,11 @@ def _mapped(file:Path, shape:tuple)->np.ndarray:
     "An array of the cache in place; `InputError` where it is not of this shape, or shorter"
     try: array = np.load(require_regular(file), mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, TypeError, EOFError, SyntaxError): array = None
-    kind = isinstance(array, np.ndarray) and array.dtype == np.uint8
-    if kind and array.shape[1:] == shape[1:] and len(array) >= shape[0]: return array
+    if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.shape[1:] == shape[1:]:
+        if len(array) >= shape[0]: return array
     raise InputError('is damaged', file, 'delete the cache, and make it again with build_cache')
 
+# %% ../../nbs/data/cache.ipynb #e5fb3015
 class ImageCache:
     "Images at the training size: `cache[rows]` is uint8, N x H x W; `paths` are in it, `unreadable` could not be read"
     def __new__(cls, folder=None): # one in shards opens as such
@@ -117,24 +117,20 @@ class ImageCache:
         h, w = self.shape
         return f'ImageCache({len(self)} images of {h} x {w}, {len(self.unreadable)} unreadable)'
 
-# %% ../../nbs/data/cache.ipynb #92025da1
-@patch
-def rows_of(self:ImageCache,
-    paths, # of images
-)->np.ndarray: # int64, their rows
-    "Where images stand; `InputError` for one that is not in the cache"
-    rows = np.array([self.row.get(p, -1) for p in paths], dtype=np.int64)
-    if not (rows < 0).any(): return rows
-    raise InputError(f'{(rows < 0).sum()} of {len(rows)} images are not in the cache', self.folder,
-                     'leave out what cache.unreadable lists (cache.readable does), or build the cache for this table')
+    def rows_of(self,
+        paths, # of images
+    )->np.ndarray: # int64, their rows
+        "Where images stand; `InputError` for one that is not in the cache"
+        rows = np.array([self.row.get(p, -1) for p in paths], dtype=np.int64)
+        if not (rows < 0).any(): return rows
+        raise InputError(f'{(rows < 0).sum()} of {len(rows)} images are not in the cache', self.folder,
+                         'leave out what cache.unreadable lists (cache.readable does), or build it for this table')
 
-# %% ../../nbs/data/cache.ipynb #a9477d16
-@patch
-def readable(self:ImageCache,
-    studies:pd.DataFrame, # a study table
-)->pd.DataFrame: # the rows whose image could be read
-    "The table without the images that are known to be unreadable"
-    return studies[~studies['path'].isin(self.unreadable['path'])].reset_index(drop=True)
+    def readable(self,
+        studies:pd.DataFrame, # a study table
+    )->pd.DataFrame: # the rows whose image could be read
+        "The table without the images that are known to be unreadable"
+        return studies[~studies['path'].isin(self.unreadable['path'])].reset_index(drop=True)
 
 # %% ../../nbs/data/cache.ipynb #bbab135f
 def check_disk(

@@ -14,8 +14,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from tempfile import gettempdir
-
-from fastcore.basics import patch
+from typing import Self
 
 from .disk import sync_folder, whole_file
 from .text_files import read_json
@@ -183,31 +182,27 @@ class OpenRun:
         self.notebook, self.params, self.parents = notebook, params or {}, parents_by_key(parents)
         records = {key: run.record for key, run in self.parents.items()}
         self.facts = {'synthetic': True} if any(record.get('synthetic') for record in records.values()) else {}
-        self.record = dict(notebook=notebook, seed=seed, commit=commit(), versions=versions(),
-                           parents={key: record['id'] for key, record in records.items()})
+        self.record:dict = dict(notebook=notebook, seed=seed, commit=commit(), versions=versions(),
+                                parents={key: record['id'] for key, record in records.items()})
         write_json(self.folder/'params.json', self.params)
 
-# %% ../../nbs/data/runs.ipynb #f06a96df
-@patch
-def note(self:OpenRun, **facts)->OpenRun: # itself
-    "Put facts in the record, such as `fingerprint`, `synthetic` or what was frozen"
-    self.facts.update(facts)
-    return self
+    def note(self, **facts)->Self: # itself
+        "Put facts in the record, such as `fingerprint`, `synthetic` or what was frozen"
+        self.facts.update(facts)
+        return self
 
-# %% ../../nbs/data/runs.ipynb #f7ff640b
-@patch
-def finish(self:OpenRun)->Run:
-    "Write the record, flush everything and rename the folder to its final name"
-    self.record |= dict(
-        id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='milliseconds'), device=device_name(),
-        seconds=round(clock()[0] - self.began[0], 2), cpu_seconds=round(cpu_seconds(), 2),
-        cpu_seconds_before=round(self.began[1], 2), # of this process, for what it had imported
-        peak_memory_mib=peak_memory(), **self.facts)
-    write_json(self.folder/'record.json', self.record)
-    sync_folder(self.folder)
-    if self.out.exists() and not any(self.out.iterdir()): self.out.rmdir()
-    self.folder.rename(self.out)
-    return load_run(self.out)
+    def finish(self)->Run:
+        "Write the record, flush everything and rename the folder to its final name"
+        self.record |= dict(
+            id=uuid.uuid4().hex[:12], started=self.started.isoformat(timespec='milliseconds'), device=device_name(),
+            seconds=round(clock()[0] - self.began[0], 2), cpu_seconds=round(cpu_seconds(), 2),
+            cpu_seconds_before=round(self.began[1], 2), # of this process, for what it had imported
+            peak_memory_mib=peak_memory(), **self.facts)
+        write_json(self.folder/'record.json', self.record)
+        sync_folder(self.folder)
+        if self.out.exists() and not any(self.out.iterdir()): self.out.rmdir()
+        self.folder.rename(self.out)
+        return load_run(self.out)
 
 # %% ../../nbs/data/runs.ipynb #1993fa6d
 def recorded(
