@@ -73,7 +73,8 @@ def evaluate_run(
     resamples:int=2000, # bootstrap draws of patients
 )->tuple[float|None,pd.DataFrame]: # threshold, None for several classes; metrics with intervals
     "Threshold from validation, metrics from test"
-    options, test = dict(resamples=resamples, confidence=CONFIDENCE), decision_predictions(run, 'test')
+    options:dict = dict(resamples=resamples, confidence=CONFIDENCE)
+    test = decision_predictions(run, 'test')
     if len(run.record['classes']) > 2: return None, evaluate_classes(test, **options)
     threshold = choose_threshold(decision_predictions(run, 'valid'), rule)
     return threshold, evaluate(test, threshold, **options)
