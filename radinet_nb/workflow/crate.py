@@ -92,7 +92,7 @@ def when(
     "When a run began and ended"
     began = datetime.fromisoformat(record['started'])
     ended = began + timedelta(seconds=record['seconds'])
-    return tuple(o.isoformat(timespec='milliseconds') for o in (began, ended))
+    return began.isoformat(timespec='milliseconds'), ended.isoformat(timespec='milliseconds')
 
 def entity(
     crate, # an `ROCrate`
