@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.disk import whole_file
+from ..data.disk import whole_file, whole_folder
 from ..data.runs import require_new_folder, write_json, write_text
 from ..errors import InputError, require_extra
 from ..learning.backbones import is_own
@@ -82,10 +82,10 @@ def write_timm(
     "Write the body as a folder for timm and the hub; `InputError` for a backbone of another library"
     folder, name = Path(folder), check_timm(network.backbone)
     require_new_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(network.body, folder/'model.safetensors', backbone=network.backbone)
     scale = dict(mean=list(network.spec.mean), std=list(network.spec.std), input_size=[3, *shape], num_classes=0)
-    write_json(folder/'config.json', dict(architecture=name, num_classes=0, pretrained_cfg=scale))
     about = card or f'# {name}\n\nThe body of a network for radiographs. Research use only.\n'
-    write_text(folder/'README.md', HUB + about)
+    with whole_folder(folder) as part:
+        save_weights(network.body, part/'model.safetensors', backbone=network.backbone)
+        write_json(part/'config.json', dict(architecture=name, num_classes=0, pretrained_cfg=scale))
+        write_text(part/'README.md', HUB + about)
     return folder
