@@ -10,6 +10,9 @@ pytest.importorskip('mypy')
 ROOT = Path(__file__).resolve().parents[1]
 USE = '''
 import pandas as pd
+from radinet_nb.analysis.froc import tally
+from radinet_nb.data.cache import ImageCache
+from radinet_nb.data.runs import OpenRun
 from radinet_nb.errors import InputError
 from radinet_nb.learning.backbones import check_backbone
 from radinet_nb.learning.stages import Stage
@@ -21,9 +24,15 @@ task = Task('side', 'side', ('left', 'right'))
 stage = Stage('one', task=task, seed=3)
 vocab = learner_from_frame(pd.DataFrame(), 'cache', task='fracture', pixels=64, shares=(.6, .2, .2)).dls.vocab
 rows = predict_files('model', ['image.png'], public=True).table
+rows_in_cache: int = len(ImageCache('cache').rows_of(['image.png']))
+done = OpenRun('run').note(synthetic=True).finish().record
+hits = tally([], [], limit=.5).hits
 raise InputError('what', 'where', 'mend')
 '''
 WRONG = '''
+from radinet_nb.analysis.froc import tally
+from radinet_nb.data.cache import ImageCache
+from radinet_nb.data.runs import OpenRun
 from radinet_nb.learning.backbones import check_backbone
 from radinet_nb.learning.tasks import Task
 from radinet_nb.learning.transfer import learner_from_frame
@@ -33,6 +42,9 @@ Task('side', 3)
 check_backbone(nam='resnet18')
 learner_from_frame(None, 'cache', pixels='64')
 predict_files('model', ['image.png']).rows
+ImageCache('cache').rows_in(['image.png'])
+OpenRun('run', seed='3')
+tally([], [], limits=.5)
 '''
 
 
@@ -44,4 +56,4 @@ def test_a_checker_accepts_the_package_and_refuses_a_wrong_call(tmp_path):
     res = subprocess.run([sys.executable, '-m', 'mypy', *options, *files], cwd=ROOT, capture_output=True, text=True)
     found = [o for o in res.stdout.splitlines() if ': error:' in o]
     assert [o for o in found if 'wrong.py' not in o] == [], res.stdout + res.stderr
-    assert sorted({int(o.split(':')[1]) for o in found}) == [6, 7, 8, 9, 10]
+    assert sorted({int(o.split(':')[1]) for o in found}) == [*range(9, 17)]

@@ -48,7 +48,7 @@ def precision_statistic(
         raise InputError(f'{len(detections)} images with boxes, {len(truths)} with truths', 'precision_statistic')
     lesions = np.bincount(codes, [len(checked_boxes(o, 'lesions')) for o in truths])
     score = np.concatenate([np.asarray(detections[i][1], float) for i in images] or [np.zeros(0)])
-    true = np.concatenate([true_boxes(*detections[i], truths[i], limit) for i in images] or [np.zeros(0)])
+    true = np.concatenate([true_boxes(*detections[i], lesions=truths[i], limit=limit) for i in images] or [np.zeros(0)])
     owner = np.repeat(codes, [len(o) for _, o in detections])
     order = np.argsort(-score, kind='stable')
     score, true, owner = score[order], true[order], owner[order]

@@ -73,7 +73,7 @@ def compare(
     draws = bootstrap(both, k, 2*len(y), sampling.resamples, sampling.seed) if k>1 else None
     for o in metrics:
         va, vb = float(value['a', o][0]), float(value['b', o][0])
-        found = dict(low=np.nan, high=np.nan, p=np.nan, method='none', n=len(y), clusters=k, note='')
+        found:dict = dict(low=np.nan, high=np.nan, p=np.nan, method='none', n=len(y), clusters=k, note='')
         if np.isnan(va-vb): found['note'] = 'undefined for at least one of the two'
         elif draws is None: found['note'] = f'one {unit}: no interval'
         else: found |= dict(**difference_interval(draws['a', o]-draws['b', o], sampling.confidence),

@@ -108,7 +108,7 @@ def box_statistics(
     codes = patient_codes(patients, len(truths), 'box_statistics')
     n = int(codes.max()) + 1
     positive = np.array([len(o) > 0 for o in truths])
-    top = np.array([highest_in_lesion(*d, t) for d, t in zip(detections, truths, strict=True)])
+    top = np.array([highest_in_lesion(b, s, t) for (b, s), t in zip(detections, truths, strict=True)])
     hits, of = np.bincount(codes, top & positive, n), np.bincount(codes, positive, n)
     parts = [precision_statistic(detections, truths, patients, o)[0] for o in (.5, .1)]
     recalls = froc_statistic(tally(detections, truths, patients, 'iou', .5), (.1, .5))[0]

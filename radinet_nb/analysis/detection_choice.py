@@ -126,7 +126,7 @@ def choose(
     if not any(len(t) for t, k in zip(truths, known, strict=True) if k):
         raise InputError('no image has a box', 'choose', 'choose on images with boxes')
     aucs = {w: auroc(label, image_score(found, w)) for w in WEIGHTS}
-    cells = max(aucs, key=aucs.get)
+    cells = max(aucs, key=lambda o: aucs[o])
     score = image_score(found, cells)
     slope, intercept = fit_probability(score, label)
     probability = expit(slope*score + intercept)
@@ -134,7 +134,7 @@ def choose(
     own, true = Found(*(np.asarray(o)[at] for o in found)), [truths[i] for i in at]
     ap = {(power, overlap): average_precision(scored_boxes(own, probability[at], power, overlap), true)
           for overlap in OVERLAPS for power in POWERS}
-    power, overlap = max(ap, key=ap.get)
+    power, overlap = max(ap, key=lambda o: ap[o])
     drawn = scored_boxes(own, probability[at], power, overlap)
     choice = Choice(cells, slope, intercept, power, overlap, youden_threshold(probability, label),
                     best_box_threshold(drawn, true))

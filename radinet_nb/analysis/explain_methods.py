@@ -7,6 +7,7 @@ __all__ = ['METHODS', 'occlusion', 'black_of', 'integrated_gradients', 'superpix
            'check_images', 'explain']
 
 # %% ../../nbs/analysis/explain_methods.ipynb #f6cd19dc
+from collections.abc import Callable
 from inspect import signature
 
 import numpy as np
@@ -126,7 +127,7 @@ def lime_maps(
 
 # %% ../../nbs/analysis/explain_methods.ipynb #f4cbc1e9
 #: name of a method to its function of network, images, classes and options
-METHODS = {'Grad-CAM': grad_cam, 'LayerCAM': layer_cam, 'occlusion': occlusion, 'LIME': lime_maps,
+METHODS:dict[str,Callable] = {'Grad-CAM': grad_cam, 'LayerCAM': layer_cam, 'occlusion': occlusion, 'LIME': lime_maps,
            'integrated gradients': integrated_gradients}
 
 def check_images(

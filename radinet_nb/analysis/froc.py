@@ -113,7 +113,7 @@ def tally(
     for i, (image, lesions) in enumerate(zip(detections, truths, strict=True)):
         if not isinstance(image, (tuple, list)) or len(image)!=2:
             raise InputError('is no pair of boxes and scores', f'tally, image {i}')
-        try: found.append(best_and_false(*image, lesions, rule, limit))
+        try: found.append(best_and_false(*image, lesions=lesions, rule=rule, limit=limit))
         except InputError as e: raise InputError(e.what, f'tally, image {i}', e.mend) from None
     scores = [np.asarray(scores, float) for _, scores in detections]
     thresholds = np.unique(np.concatenate(scores or [np.zeros(0)]))[::-1]

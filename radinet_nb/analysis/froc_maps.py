@@ -106,7 +106,7 @@ def find_components(
         raise InputError(f'no connectivity {connectivity}', 'find_components', 'give 4 or 8')
     image = checked_map(image, [], 0)[0]
     order = np.argsort(-image, axis=None, kind='stable')
-    parent, facts = _component_tree(order, *image.shape, connectivity)
+    parent, facts = _component_tree(order, *image.shape, connectivity=connectivity)
     value, own = image.ravel()[order], np.arange(image.size)
     # of the pixels of one level in one component the last one stands for all
     keeps = (parent==own) | (value[parent]<value)

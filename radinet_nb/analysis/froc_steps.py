@@ -7,6 +7,7 @@ __all__ = ['RATES', 'READINGS', 'Steps', 'make_steps', 'steps_of_counts', 'count
            'steps_statistic']
 
 # %% ../../nbs/analysis/froc_steps.ipynb #ecacf359
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +121,7 @@ def step_blocks(
     return StepBlocks(edges, [last[i:j]-o for i, j, o in zip(cuts, cuts[1:], edges, strict=False)], before, least)
 
 # %% ../../nbs/analysis/froc_steps.ipynb #bb223b40
-def _fewest_false(steps, blocks, starts, reading)->tuple:
+def _fewest_false(steps, blocks, starts, reading)->Callable:
     "Function: weights, most that matters -> false positives behind each segment between hits; inf where more"
     owner, places = steps.clusters[steps.images], np.cumsum([0, *map(len, blocks.last)])
     def read(w, most):

@@ -65,7 +65,7 @@ def split_half(
     for _ in range(times):
         order, n = rng.permutation(len(rows)), len(rows)//2
         halves = [np.concatenate([rows[i] for i in part]) for part in (order[:n], order[n:2*n])]
-        found.append([similarity_grid(*(select_rows(o, at) for o in (a, b)), **options) for at in halves])
+        found.append([similarity_grid(select_rows(a, at), select_rows(b, at), **options) for at in halves])
     values = np.array([[g.value for g in pair] for pair in found])
     noise = np.sqrt(((values[:, 0]-values[:, 1])**2).mean(0))/2
     return found[0][0][['layer_a', 'layer_b', 'measure']].assign(half=values.mean((0, 1)), noise=noise)
@@ -180,7 +180,7 @@ def jackknife(
     if not 2 <= folds <= len(rows):
         raise InputError(f'{folds} parts of {len(rows)} patients', 'folds', 'give at least 2, and a patient each')
     part = np.random.default_rng(seed).permutation(len(rows)) % folds
-    def read(at): return statistic(similarity_grid(*(select_rows(o, at) for o in (a, b)), **options))
+    def read(at): return statistic(similarity_grid(select_rows(a, at), select_rows(b, at), **options))
     def without(i): return np.concatenate([r for r, k in zip(rows, part, strict=True) if k != i])
     whole = pd.Series(read(np.arange(len(groups))), dtype=float)
     left = pd.DataFrame([read(without(i)) for i in range(folds)], dtype=float)

@@ -64,7 +64,8 @@ def evaluate_classes(
     res = []
     for o, v in statistic(np.ones((1, k))).items():
         v = float(v[0])
-        if np.isnan(v): found = dict(low=np.nan, high=np.nan, method='none', note='one class only' if k else 'no cases')
+        if np.isnan(v):
+            found:dict = dict(low=np.nan, high=np.nan, method='none', note='one class only' if k else 'no cases')
         else:
             found = interval(o, v, draws.get(o), y, call==y, codes, cluster, confidence)
             if absent: found['note'] = '; '.join(filter(None, [found['note'], f"no case of {', '.join(absent)}"]))

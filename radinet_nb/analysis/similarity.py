@@ -186,6 +186,6 @@ def similarity(
     if measure != 'cca' and not (a.principal and b.principal):
         raise InputError(f'{measure} needs principal directions', where, 'decompose with principal=True')
     kept = tuple(strong_directions(o, variance) if measure == 'svcca' else o.directions for o in (a, b))
-    if measure in CANONICAL: check_ratio(a.samples, *kept, min_ratio=min_ratio, where=where)
+    if measure in CANONICAL: check_ratio(a.samples, kept[0], kept[1], min_ratio, where)
     value = MEASURES[measure](a, b, products(a, b), variance).item()
     return Similarity(value, null_level(measure, a, b, variance), a.samples, kept)

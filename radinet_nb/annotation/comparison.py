@@ -78,7 +78,7 @@ def accuracy_table(
     for name,o in compared.groupby('model', sort=False):
         right = o.assign(right=o.target == o.predicted)
         by_run = right.groupby('run').right.mean()
-        trials = np.mean([effective_size(g.group) for _,g in o.groupby('run')])
+        trials = float(np.mean([effective_size(g.group) for _,g in o.groupby('run')]))
         low, high = beta_interval(by_run.mean(), trials, confidence)
         missed, false = (o.predicted[o.target == 1] == 0).mean(), (o.predicted[o.target == 0] == 1).mean()
         rows.append(dict(model=name, metric='accuracy', value=by_run.mean(), low=low, high=high,

@@ -9,7 +9,6 @@ __all__ = ['ngram_counter', 'FixedCounter', 'deciding_ngrams']
 from itertools import chain, repeat
 
 import numpy as np
-from fastcore.basics import patch
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
@@ -45,34 +44,30 @@ class FixedCounter:
             order = np.argsort(np.array(code, dtype=np.int64))
             self.tables[n] = np.array(code, dtype=np.int64)[order], at[order]
 
-# %% ../../nbs/annotation/ngrams.ipynb #e2c34ee1
-@patch
-def _find(self:FixedCounter, n, flat, of_row):
-    "Row and column of every n-gram of the vocabulary; `flat` holds the numbers of all words, `of_row` their rows"
-    codes, columns = self.tables[n]
-    stop, code = len(flat)-n+1, flat[:len(flat)-n+1].copy()
-    whole = (of_row[:stop] == of_row[n-1:]) & (code > 0)
-    for k in range(1, n):
-        code = code*self.base + flat[k:stop+k]
-        whole &= flat[k:stop+k] > 0
-    code, row = code[whole], of_row[:stop][whole]
-    at = np.minimum(np.searchsorted(codes, code), len(codes)-1)
-    hit = codes[at] == code
-    return row[hit], columns[at[hit]]
+    def _find(self, n, flat, of_row):
+        "Row and column of every n-gram of the vocabulary; `flat` holds the numbers of all words, `of_row` their rows"
+        codes, columns = self.tables[n]
+        stop, code = len(flat)-n+1, flat[:len(flat)-n+1].copy()
+        whole = (of_row[:stop] == of_row[n-1:]) & (code > 0)
+        for k in range(1, n):
+            code = code*self.base + flat[k:stop+k]
+            whole &= flat[k:stop+k] > 0
+        code, row = code[whole], of_row[:stop][whole]
+        at = np.minimum(np.searchsorted(codes, code), len(codes)-1)
+        hit = codes[at] == code
+        return row[hit], columns[at[hit]]
 
-# %% ../../nbs/annotation/ngrams.ipynb #e20f9f31
-@patch
-def transform(self:FixedCounter,
-    texts, # cleaned reports
-)->csr_matrix: # int32 counts, one row a report, columns as in the vocabulary
-    "Count the n-grams of the vocabulary"
-    rows = [o.split() for o in texts]
-    of_row = np.repeat(np.arange(len(rows)), [len(o) for o in rows])
-    words = map(self.word.get, chain.from_iterable(rows), repeat(0))
-    flat = np.fromiter(words, dtype=np.int64, count=len(of_row))
-    found = [self._find(n, flat, of_row) for n in self.tables if len(self.tables[n][0]) and len(flat) >= n]
-    row, column = (np.concatenate(o) for o in zip(*found, strict=True)) if found else (np.empty(0, int),)*2
-    return csr_matrix((np.ones(len(row), np.int32), (row, column)), shape=(len(rows), self.columns))
+    def transform(self,
+        texts, # cleaned reports
+    )->csr_matrix: # int32 counts, one row a report, columns as in the vocabulary
+        "Count the n-grams of the vocabulary"
+        rows = [o.split() for o in texts]
+        of_row = np.repeat(np.arange(len(rows)), [len(o) for o in rows])
+        words = map(self.word.get, chain.from_iterable(rows), repeat(0))
+        flat = np.fromiter(words, dtype=np.int64, count=len(of_row))
+        found = [self._find(n, flat, of_row) for n in self.tables if len(self.tables[n][0]) and len(flat) >= n]
+        row, column = (np.concatenate(o) for o in zip(*found, strict=True)) if found else (np.empty(0, int),)*2
+        return csr_matrix((np.ones(len(row), np.int32), (row, column)), shape=(len(rows), self.columns))
 
 # %% ../../nbs/annotation/ngrams.ipynb #5a6e1d50
 def deciding_ngrams(

@@ -26,13 +26,13 @@ _surrogate = re.compile('[\ud800-\udfff]') # how a CSV read with surrogateescape
 _control = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\ufeff\ufffd]+')
 
 # %% ../../nbs/annotation/reports.ipynb #9d3e41b0
-_marks = dict(zip('\u2018\u2019\u02bc\u00b4`\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u2212\u00a0\u202f',
-                  "\'\'\'\'\'\"\"------  ", strict=True))
+_marks = str.maketrans('\u2018\u2019\u02bc\u00b4`\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u2212\u00a0\u202f',
+                  "\'\'\'\'\'\"\"------  ")
 def plain_marks(
     text:str, # plain text of a report
 )->str: # of the same length
     "Typographic apostrophes, quotes, dashes and blanks as plain ones, letter for letter"
-    return text if text.isascii() else text.translate(str.maketrans(_marks))
+    return text if text.isascii() else text.translate(_marks)
 
 # %% ../../nbs/annotation/reports.ipynb #5ec7cdee
 def _decode(raw):

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 
-from .runs import say_progress, sync_folder
+from .disk import whole_file, whole_folder
+from .runs import say_progress
 from .text_files import read_json, require_regular
 from .workers import check_workers, run_isolated
 from ..errors import InputError
@@ -58,7 +58,7 @@ def is_sharded(
     "Whether an image cache stands in shards (`data.shards`): it has an index of hashes"
     return (Path(folder)/'hashes.npy').is_file()
 
-# %% ../../nbs/data/cache.ipynb #e5fb3015
+# %% ../../nbs/data/cache.ipynb #be3aff31
 def _checked_about(about:dict)->dict:
     "What cache.json says; `ValueError`, `TypeError` or `KeyError` where it says something else"
     shape, asked = about['shape'], about.get('asked', [])
@@ -73,10 +73,11 @@ def _mapped(file:Path, shape:tuple)->np.ndarray:
     "An array of the cache in place; `InputError` where it is not of this shape, or shorter"
     try: array = np.load(require_regular(file), mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, TypeError, EOFError, SyntaxError): array = None
-    kind = isinstance(array, np.ndarray) and array.dtype == np.uint8
-    if kind and array.shape[1:] == shape[1:] and len(array) >= shape[0]: return array
+    if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.shape[1:] == shape[1:]:
+        if len(array) >= shape[0]: return array
     raise InputError('is damaged', file, 'delete the cache, and make it again with build_cache')
 
+# %% ../../nbs/data/cache.ipynb #e5fb3015
 class ImageCache:
     "Images at the training size: `cache[rows]` is uint8, N x H x W; `paths` are in it, `unreadable` could not be read"
     def __new__(cls, folder=None): # one in shards opens as such
@@ -116,24 +117,20 @@ class ImageCache:
         h, w = self.shape
         return f'ImageCache({len(self)} images of {h} x {w}, {len(self.unreadable)} unreadable)'
 
-# %% ../../nbs/data/cache.ipynb #92025da1
-@patch
-def rows_of(self:ImageCache,
-    paths, # of images
-)->np.ndarray: # int64, their rows
-    "Where images stand; `InputError` for one that is not in the cache"
-    rows = np.array([self.row.get(p, -1) for p in paths], dtype=np.int64)
-    if not (rows < 0).any(): return rows
-    raise InputError(f'{(rows < 0).sum()} of {len(rows)} images are not in the cache', self.folder,
-                     'leave out what cache.unreadable lists (cache.readable does), or build the cache for this table')
+    def rows_of(self,
+        paths, # of images
+    )->np.ndarray: # int64, their rows
+        "Where images stand; `InputError` for one that is not in the cache"
+        rows = np.array([self.row.get(p, -1) for p in paths], dtype=np.int64)
+        if not (rows < 0).any(): return rows
+        raise InputError(f'{(rows < 0).sum()} of {len(rows)} images are not in the cache', self.folder,
+                         'leave out what cache.unreadable lists (cache.readable does), or build it for this table')
 
-# %% ../../nbs/data/cache.ipynb #a9477d16
-@patch
-def readable(self:ImageCache,
-    studies:pd.DataFrame, # a study table
-)->pd.DataFrame: # the rows whose image could be read
-    "The table without the images that are known to be unreadable"
-    return studies[~studies['path'].isin(self.unreadable['path'])].reset_index(drop=True)
+    def readable(self,
+        studies:pd.DataFrame, # a study table
+    )->pd.DataFrame: # the rows whose image could be read
+        "The table without the images that are known to be unreadable"
+        return studies[~studies['path'].isin(self.unreadable['path'])].reset_index(drop=True)
 
 # %% ../../nbs/data/cache.ipynb #bbab135f
 def check_disk(
@@ -153,11 +150,11 @@ def keep_rows(
     rows:list, # which of its rows stay
 ):
     "Rewrite an array with some of its rows only, a few at a time"
-    full, tmp = np.load(file, mmap_mode='r'), file.with_suffix('.dense')
-    dense = np.lib.format.open_memmap(tmp, mode='w+', dtype=np.uint8, shape=(len(rows), *full.shape[1:]))
-    for i in range(0, len(rows), 256): dense[i:i+256] = full[rows[i:i+256]]
-    dense.flush()
-    os.replace(tmp, file)
+    full = np.load(file, mmap_mode='r')
+    with whole_file(file) as tmp:
+        dense = np.lib.format.open_memmap(tmp, mode='w+', dtype=np.uint8, shape=(len(rows), *full.shape[1:]))
+        for i in range(0, len(rows), 256): dense[i:i+256] = full[rows[i:i+256]]
+        dense.flush()
 
 # %% ../../nbs/data/cache.ipynb #4ce1d9f6
 def known_parts(
@@ -242,18 +239,11 @@ def build_cache(
     about = dict(shape=list(shape), stamps=file_stamps(paths), asked=paths)
     if _reusable(folder, about): return ImageCache(folder)
     check_disk(folder, 2*np.prod(shape, dtype=int))
-    tmp = folder.with_name(f'.{folder.name}.{os.getpid()}.part')
-    tmp.mkdir(parents=True)
-    try:
+    with whole_folder(folder, replace=True) as part:
         known = known_parts(views, paths, about['stamps'], pixels)
-        reasons = fill_arrays(tmp, paths, shape, jobs, timeout, views, known)
+        reasons = fill_arrays(part, paths, shape, jobs, timeout, views, known)
         unreadable = [[paths[i], reasons[i]] for i in sorted(reasons)]
         about |= dict(paths=[p for i,p in enumerate(paths) if i not in reasons], unreadable=unreadable)
-        (tmp/'cache.json').write_text(json.dumps(about))
-        pd.DataFrame(unreadable, columns=['path', 'reason']).to_csv(tmp/'unreadable.csv', index=False)
-        sync_folder(tmp)
-        if folder.exists(): os.replace(folder, tmp.with_suffix('.old'))
-        os.replace(tmp, folder)
-    finally:
-        for o in tmp, tmp.with_suffix('.old'): shutil.rmtree(o, ignore_errors=True)
+        (part/'cache.json').write_text(json.dumps(about))
+        pd.DataFrame(unreadable, columns=['path', 'reason']).to_csv(part/'unreadable.csv', index=False)
     return ImageCache(folder)

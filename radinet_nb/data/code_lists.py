@@ -32,7 +32,7 @@ def read_codes(
     try:
         text = require_regular(path).read_text(encoding='utf-8', errors='surrogateescape')
         rows = list(csv.reader(io.StringIO(text, newline=''), strict=True))[1:]
-    except (OSError, csv.Error): rows = ['']
+    except (OSError, csv.Error): rows = [['']]
     if all(len(o) == 2 for o in rows): return dict(rows)
     raise InputError('is no list of codes and files', path, 'move it away, and a new one is begun')
 

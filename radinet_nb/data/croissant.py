@@ -6,12 +6,13 @@
 __all__ = ['COLUMNS', 'shared_table', 'may_be_shared', 'nobody_real', 'croissant_metadata', 'write_croissant']
 
 # %% ../../nbs/data/croissant.ipynb #5c0e0004
-import hashlib, shutil, uuid
+import hashlib
 from pathlib import Path
 
 import pandas as pd
 
 from .collections import read_collection, source_of_collection
+from .disk import whole_folder
 from .hospital import hospital_key
 from .runs import require_new_folder, write_json
 from ..errors import InputError
@@ -97,13 +98,8 @@ def write_croissant(
     options = dict(key=hospital_key(folder, key)) if name == 'hospital' else {}
     reading = read_collection(name, folder, **options)
     table = shared_table(reading.studies, folder, files=synthetic or name != 'hospital')
-    work = out.with_name(f'.{out.name}.{uuid.uuid4().hex[:8]}')
-    try:
-        work.mkdir(parents=True)
+    with whole_folder(out) as work:
         table.to_csv(work/'studies.csv', index=False)
         sha256 = hashlib.sha256((work/'studies.csv').read_bytes()).hexdigest()
         write_json(work/'croissant.json', croissant_metadata(name, table, sha256, synthetic))
-        if out.exists(): out.rmdir()
-        work.rename(out)
-    finally: shutil.rmtree(work, ignore_errors=True)
     return out/'croissant.json'

@@ -103,11 +103,12 @@ def decode_pixels(
     # pydicom 3.0.2 takes it that the lowest bits hold the value, wherever the high bit is
     ds.pixel_array_options(correct_unused_bits=False)
     syntax = ds.file_meta.TransferSyntaxUID
-    if decoder_of(syntax) is None: return ds.pixel_array
+    usual = decoder_of(syntax)
+    if usual is None: return ds.pixel_array
     from pydicom.encaps import generate_frames
     frame = next(generate_frames(ds.PixelData, number_of_frames=1))
     bits = (claimed_size(frame) or [8]*4)[3]
-    chosen = decoder_of(syntax, bits)
+    chosen = decoder_of(syntax, bits) or usual
     if not is_installed(chosen.module): return _by_another(ds, chosen)
     if chosen is not _gdcm:
         ds.pixel_array_options(correct_unused_bits=False, decoding_plugin=chosen.plugin)

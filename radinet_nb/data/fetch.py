@@ -80,7 +80,7 @@ def read_article(
     if missing: raise InputError(f'the record lists no {missing[0]}', address, 'load by hand what it lists instead')
     return article._replace(files=tuple(files[name] for name in WANTED[collection]))
 
-# %% ../../nbs/data/fetch.ipynb #bcc9cf76
+# %% ../../nbs/data/fetch.ipynb #eaf20f54
 def load_rest(
     file:ArchiveFile, # what to load
     part:Path, # what was loaded already; continued, or begun
@@ -112,6 +112,7 @@ def load_rest(
         if not came: time.sleep(pause)
     raise InputError(f'the connection broke off ({reason or "too short"})', file.url, 'call again: what came stays')
 
+# %% ../../nbs/data/fetch.ipynb #bcc9cf76
 def load_file(
     file:ArchiveFile, # what to load
     folder:Path, # where it goes

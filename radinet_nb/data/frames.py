@@ -80,7 +80,7 @@ def framed_boxes(
 )->list: # float64 (n, 4) for each row, in pixels of the square; None where nobody drew boxes
     "The boxes of all rows in the frame of the cache; `InputError` names the first image whose boxes are wrong"
     known = sizes.drop_duplicates('path').set_index('path')[['width', 'height']]
-    found = []
+    found:list = []
     for i, (path, cell) in enumerate(zip(rows.path, rows.boxes, strict=True)):
         if pd.isna(cell): found.append(None); continue
         drawn = cell_boxes(cell)

@@ -113,7 +113,7 @@ def apply_lut(
     item, # the table: an item of a modality or VOI LUT sequence
     values:np.ndarray, # stored values, or those after the modality step
     inputs:np.ndarray, # those of them that the image has
-)->tuple: # float64 values, the highest that the table can give, whether it states another; None if it is empty
+)->tuple|None: # float64 values, the highest that the table can give, whether it states another; None if it is empty
     "`values` through a look-up table; `InputError` where it is of an unknown depth or lacks entries"
     if item is None or not (item.get('LUTDescriptor') and item.get('LUTData')): return None
     if len(item.LUTDescriptor) != 3 or not 1 <= int(item.LUTDescriptor[2]) <= 16:

@@ -121,12 +121,12 @@ def header_facts(
     stated, described = position != 'other', match_word(descriptions, view_words)
     ages = [o for o in (stated_age(ds), age_by_birth(ds)) if o is not None]
     return ids | person_facts(ds, key) | dict(
-        exam=match_word(descriptions, exam_words, None), rank=view_rank(ds, stated), age=age_of(ds),
+        exam=match_word(descriptions, exam_words, '') or None, rank=view_rank(ds, stated), age=age_of(ds),
         sex=sex if sex in ('F', 'M') else None, date=dicom_date(ds.get('StudyDate')),
         view=position if stated else described, view_clash=stated and described not in ('other', position),
         age_clash=bool(ages and max(ages)-min(ages) > 2),
         body_part=match_word(text('BodyPartExamined')+descriptions, part_words), side=next(iter(sides), None),
-        modality=match_word(text('Modality'), modalities, None),
+        modality=match_word(text('Modality'), modalities, '') or None,
         burned_in=text('BurnedInAnnotation')[0].upper() == 'YES')
 
 # %% ../../nbs/data/headers.ipynb #e58f4c0a

@@ -109,7 +109,7 @@ def check_options(
 def usable_facts(
     done:dict, # code -> facts of the file, or why it was skipped or left out
     names:dict, # code -> names in the header
-    others:list=(), # patient, study and names of files that cannot be used
+    others:list|tuple=(), # patient, study and names of files that cannot be used
 )->tuple: # frame of facts, one row an image; list of (code, reason)
     "What can be used and what cannot: of files with one image id one is used, or none where their pixels differ"
     rows = [o | dict(code=c, names=names.get(c, ())) for c,o in done.items() if 'image' in o]

@@ -218,7 +218,7 @@ def audit_stage(
     "Hold validation and test rows against everything that the chain has learned from; `InputError` where it knows one"
     if leaks not in ('refuse', 'remove', 'ids'):
         raise InputError(f'leaks={leaks!r} is unknown', where, 'choose refuse, remove or ids')
-    record = dict(learned_from=len(learned), leaks={}, removed=dict(valid=0, test=0),
+    record:dict = dict(learned_from=len(learned), leaks={}, removed=dict(valid=0, test=0),
                   images_compared=bool(len(learned)) and leaks != 'ids')
     if learned.empty: return rows, record
     found = known_ids(learned, rows) | (known_images(learned, rows, cache) if leaks != 'ids' else {})

@@ -70,7 +70,8 @@ def like_pairs(
         seen_a, seen_b = (np.flatnonzero(np.ptp(o, axis=(1, 2))) for o in (px_a, px_b))
         if not len(seen_a) or not len(seen_b): continue
         axes = main_axes(px_b[seen_b])
-        for near in _close_pairs(*(coordinates(o, axes) for o in (px_a[seen_a], px_b[seen_b])), reach, block):
+        at_a, at_b = (coordinates(o, axes) for o in (px_a[seen_a], px_b[seen_b]))
+        for near in _close_pairs(at_a, at_b, reach, block):
             for k in range(0, len(near), 4096):
                 p, q = seen_a[near[k:k+4096, 0]], seen_b[near[k:k+4096, 1]]
                 like = (edges(px_a[p])*edges(px_b[q])).sum(1) >= likeness

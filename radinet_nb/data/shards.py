@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from .cache import ImageCache, build_cache, check_disk, file_stamps, is_sharded
-from .runs import say_progress, sync_folder
+from .disk import sync_folder
+from .runs import say_progress
 from ..errors import InputError
 
 # %% ../../nbs/data/shards.ipynb #515d8890

@@ -9,6 +9,7 @@ __all__ = ['Meaning', 'RowNumbers', 'item_image', 'given_items', 'ShownBatches']
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ class Meaning:
     "What the rows of a loader are"
     classes:tuple = () # names in the order of their index
     items:pd.DataFrame|None = None # the rows of the study table, in the order of the loader
-    task:object = None # says the class index of other rows, as `Task` does
+    task:Any = None # says the class index of other rows, as `Task` does
     labelled:bool = True # False: the rows have no class, and batches no target
 
 # %% ../../nbs/data/shown_batches.ipynb #5b0c0007
@@ -79,7 +80,7 @@ def given_items(
     for i, item in enumerate(listed): images[i] = item_image(item, shape)
     column = getattr(meaning.task, 'column', None)
     known = frame is not None and column in frame and frame[column].notna().all()
-    targets = meaning.task.targets(frame) if known and len(frame) else np.zeros(len(listed), 'int64')
+    targets = meaning.task.targets(frame) if known and len(listed) else np.zeros(len(listed), 'int64')
     frame = pd.DataFrame({'path': listed}) if frame is None else frame.reset_index(drop=True)
     return images, targets, Meaning(meaning.classes, frame, meaning.task, known)
 

@@ -142,7 +142,7 @@ def read_csv(
 )->pd.DataFrame: # numbers where a whole column holds them, else text; index row: as a spreadsheet counts
     "Read a CSV file; `InputError` names the row that is none, or the column that it lacks"
     table = csv_cells(path, *required, known=known, names=names)
-    kept = set(table) if text is True else set(text)
+    kept = set(table) if text is True else set(text or ())
     typed = {c: _text(v) if c in kept else _typed(v) for c,v in table.items()}
     return pd.DataFrame(typed, table.index, table.columns)
 

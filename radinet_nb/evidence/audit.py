@@ -126,7 +126,8 @@ def audit_table(
         count = v.get('matrices', 0 if v['verdict']=='impossible' else pd.NA)
         res.append(dict(row=row['label'], verdict=v['verdict'], matrices=count, **only, odd=v.get('odd', ''),
                         says=v['says']))
-    shared = {o:shared_set_verdict(*map(list, zip(*v, strict=True)), until) for o,v in groups.items() if len(v)>1}
+    shared = {o:shared_set_verdict([r for r,_,_ in v], [u for _,u,_ in v], [w for _,_,w in v], until)
+              for o,v in groups.items() if len(v)>1}
     blank = dict(odd='', matrices=pd.NA)|unknown
     res += [blank|dict(row=f'{o}: all rows')|v for o,v in shared.items() if v]
     res += [blank|dict(row=f'column {o}', verdict='open', says='not checked: its heading names no metric that is known')

@@ -36,9 +36,10 @@ def heading(
     bare = re.sub(r'[^a-z]+', ' ', str(text).lower()).strip()
     if bare.replace(' ', '_') in RESERVED: return bare.replace(' ', '_')
     count = _COUNT.fullmatch(bare)
-    if bare=='n' or count and (count['many'] or count['what']=='total'):
-        return dict(pos='positives', neg='negatives').get(count and count['what'], 'total')
-    return dict(pos='positives', neg='negatives').get(count and count['what'], str(text).strip())
+    what = count['what'] if count else ''
+    if bare=='n' or count and (count['many'] or what=='total'):
+        return dict(pos='positives', neg='negatives').get(what, 'total')
+    return dict(pos='positives', neg='negatives').get(what, str(text).strip())
 
 # %% ../../nbs/evidence/metrics_tables.ipynb #611abe4a
 def _is_empty(text): return str(text).strip().lower() in _EMPTY

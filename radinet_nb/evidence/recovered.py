@@ -85,7 +85,7 @@ def hypotheses(
     "What must be assumed for a row to have a confusion matrix"
     swap = row|dict(precision=row['recall'], recall=row['precision'])
     total, known = positives+negatives, dict(positives=positives, negatives=negatives)
-    tries = {'as printed':(row, known), 'precision and recall exchanged':(swap, known),
+    tries:dict = {'as printed':(row, known), 'precision and recall exchanged':(swap, known),
              f'as printed, any split of {total}':(row, dict(total=total)),
              f'exchanged, any split of {total}':(swap, dict(total=total))}
     res = []
@@ -127,8 +127,8 @@ def negatives_behind(
 )->np.ndarray: # int, ascending: false positives plus true negatives
     "The numbers of negatives with which a known part of a matrix prints a metric"
     tn = np.arange(most)
-    fit = fits(metric, printed_interval(text), *(int(matrix[o]) for o in ('tp', 'fp', 'fn')), tn)
-    return int(matrix['fp'])+tn[fit]
+    tp, fp, fn = (int(matrix[o]) for o in ('tp', 'fp', 'fn'))
+    return fp+tn[fits(metric, printed_interval(text), tp, fp, fn, tn)]
 
 # %% ../../nbs/evidence/recovered.ipynb #9cea3772
 def kappa_by_reading(

@@ -38,10 +38,11 @@ class MovingAverage(Callback):
             if not mean.is_floating_point(): mean.copy_(last)
     def before_validate(self):
         self.single = {k: v.clone() for k, v in self.learn.model.state_dict().items()}
-        self.learn.model.load_state_dict(self.average.module.state_dict())
+        self.learn.model.load_state_dict(self.weights())
     def after_epoch(self):
         if self.single is None: return
         self.learn.model.load_state_dict(self.single)
         self.single = None
+    def weights(self): return self.average.module.state_dict() # as a network takes them
     def state_dict(self): return self.average.state_dict()
     def load_state_dict(self, state): self.average.load_state_dict(state)

@@ -21,7 +21,7 @@ def main_layers(
     layers = dict(body.named_children())
     while True:
         sizes = {k: sum(p.numel() for p in v.parameters()) for k, v in layers.items()}
-        big = max(sizes, key=sizes.get)
+        big = max(sizes, key=sizes.__getitem__)
         least = 0.5 if isinstance(layers[big], nn.Sequential) else 0.9
         inner = {f'{big}.{k}': v for k, v in layers[big].named_children()}
         if sizes[big] < least*sum(sizes.values()) or not inner: return layers

@@ -8,7 +8,7 @@ __all__ = ['flatten_tensors', 'unflatten_tensors', 'write_checkpoint', 'read_che
            'Checkpoint', 'checkpoint_folder', 'code_files', 'identity', 'open_checkpoint', 'remove_checkpoints']
 
 # %% ../../nbs/learning/checkpoints.ipynb #0ecf507e
-import hashlib, json, os, random, shutil
+import hashlib, json, random, shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from fastai.callback.core import Callback
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..data.disk import whole_file
 from ..errors import InputError
 
 # %% ../../nbs/learning/checkpoints.ipynb #ccb5683f
@@ -51,12 +52,8 @@ def write_checkpoint(
     state, # as `flatten_tensors` takes it
 ):
     "Write `state` whole or not at all"
-    path, (tree, tensors) = Path(path), flatten_tensors(state)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    save_file(tensors, temporary, metadata={'state': json.dumps(tree)})
-    with temporary.open('rb') as f: os.fsync(f.fileno())
-    temporary.replace(path)
+    tree, tensors = flatten_tensors(state)
+    with whole_file(path) as tmp: save_file(tensors, tmp, metadata={'state': json.dumps(tree)})
 
 # %% ../../nbs/learning/checkpoints.ipynb #25bd6c98
 def read_checkpoint(

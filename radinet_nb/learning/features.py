@@ -8,7 +8,7 @@ __all__ = ['AT_ONCE', 'MADE_BY', 'feature_network', 'read_ahead', 'stream_featur
            'kept_features', 'features_of_images']
 
 # %% ../../nbs/learning/features.ipynb #5b1f0004
-import hashlib, json, os
+import hashlib, json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..data.cache import ImageCache
+from ..data.disk import whole_file
 from ..data.runs import Run, say_progress
 from ..data.text_files import require_regular
 from ..errors import InputError
@@ -215,12 +216,8 @@ def features_of_images(
         return Features(stream_features(network, cache.images, rows, made, batch_size)[back], about)
     path = Path(folder)/f'{parts_hash([json.dumps(about, sort_keys=True)])}.safetensors'
     if kept := kept_features(path, about): return Features(kept.values[back], about)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
+    with whole_file(path) as part:
         out = open_features(part, (len(rows), features_of(network.body)), about)
         stream_features(network, cache.images, rows, out, batch_size).flush()
         del out
-        part.replace(path)
-    finally: part.unlink(missing_ok=True)
     return Features(read_features(path).values[back], about)

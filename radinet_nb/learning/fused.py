@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.cache import ImageCache
+from ..data.disk import whole_folder
 from ..data.runs import require_new_folder
 from ..errors import InputError
 from .features import (
@@ -105,11 +106,11 @@ def save_fused(
     from safetensors.numpy import save_file
     folder = Path(folder)
     require_new_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, o in enumerate(model.networks): save_weights(o, folder/f'network{i}.safetensors')
     head = dict(classifier=classifier_facts(model.classifier), expects=model.expects, facts=model.facts)
     arrays = {k: np.ascontiguousarray(v) for k, v in classifier_arrays(model.classifier).items()}
-    save_file(arrays, folder/'classifier.safetensors', metadata={'radinet_nb': json.dumps(head, sort_keys=True)})
+    with whole_folder(folder) as part:
+        for i, o in enumerate(model.networks): save_weights(o, part/f'network{i}.safetensors')
+        save_file(arrays, part/'classifier.safetensors', metadata={'radinet_nb': json.dumps(head, sort_keys=True)})
     return folder
 
 def load_fused(

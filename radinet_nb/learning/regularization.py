@@ -30,7 +30,7 @@ class L2SP(Callback):
     order = 12 # the parts of a step are added up (at 6), and half precision is scaled back (at 10)
     def __init__(self,
         network:nn.Module, # on its device, with the weights of the start
-        carried:list, # names of the parameters that were carried; the others are new
+        carried:list|tuple, # names of the parameters that were carried; the others are new
         alpha:float, # pull of carried weights to the start
         beta:float, # pull of new weights to zero
     ):

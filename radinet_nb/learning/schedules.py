@@ -81,7 +81,7 @@ def paper_schedule(
     "The two phases of karam2021, section 4.1; with a spread, at discriminative rates (Howard and Ruder 2018)"
     cache = cache_frozen_features and not random_start
     if not spread >= 1: raise InputError(f'rates spread by {spread}', 'spread', 'choose 1 (all alike) or more')
-    rule = dict(lr=lr, patience=patience, epoch_steps=epoch_steps, min_gain=min_gain)
+    rule:dict = dict(lr=lr, patience=patience, epoch_steps=epoch_steps, min_gain=min_gain)
     first = Phase('warm-up', warmup, free if random_start else 'head', cache_frozen_features=cache, **rule)
     stem = None if spread == 1 else lr/spread
     second = Phase('fine-tuning', epochs, free, lr_stem=stem, stop=stop, **rule)
@@ -118,7 +118,7 @@ def lp_ft_schedule(
     "Linear probe until its own rule ends it, then fine-tuning from it (LP-FT, Kumar et al. 2022)"
     if random_start:
         raise InputError('lp_ft probes what was carried, and nothing is', 'schedule', 'name a source, or choose paper')
-    rule = dict(stop=stop, patience=patience)
+    rule:dict = dict(stop=stop, patience=patience)
     probe = Phase('linear probe', warmup, 'head', probe_lr, cache_frozen_features=True, **rule)
     return [o for o in (probe, Phase('fine-tuning', epochs, free, lr, from_best=True, **rule)) if o.epochs > 0]
 

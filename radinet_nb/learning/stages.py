@@ -9,6 +9,7 @@ __all__ = ['ADAPTED', 'NETWORK_PARAMETERS', 'RENAMED', 'STAGE_PARAMETERS', 'SCHE
 
 # %% ../../nbs/learning/stages.ipynb #1c6a1d69
 import difflib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from inspect import signature
 
@@ -93,7 +94,7 @@ NETWORK_PARAMETERS = {'backbone': 'backbone', 'head': 'head', 'head_depth': 'dep
                       'input_mean': 'mean', 'input_std': 'std', 'body_init': 'body_init'}
 RENAMED = ('start', 'network', 'schedule') # fields that have other names among the parameters
 STAGE_PARAMETERS = {'source': 'start'} | {o.name: o.name for o in fields(Stage) if o.name not in RENAMED}
-SCHEDULES = {'paper': paper_schedule, 'staged': staged_schedule, 'lp_ft': lp_ft_schedule}
+SCHEDULES:dict[str,Callable] = {'paper': paper_schedule, 'staged': staged_schedule, 'lp_ft': lp_ft_schedule}
 OF_SCHEDULES = {k for o in SCHEDULES.values() for k in signature(o).parameters} - {'random_start'}
 SCHEDULE_PARAMETERS = {'schedule', 'auto_rgn', *OF_SCHEDULES}
 DATA_PARAMETERS = ('ingested', 'annotated', 'unit', 'collections', 'out') # of the notebook: rows, images, folder

@@ -222,10 +222,12 @@ def train_stage(
 )->Run: # with weights, history, predictions of the validation and test splits, and the record
     "Train one stage of a chain and leave its run; after a kill the same call goes on where it was"
     record = dict(notebook='learning/transfer', params=stage_parameters(stage), parents=[], facts={}) | (record or {})
-    if stage.processes == 1: return train_here(stage, studies, cache, out, record)
+    if stage.processes == 1:
+        run = train_here(stage, studies, cache, out, record)
+        return load_run(out) if run is None else run
     out = Path(out) if str(out) else Path(mkdtemp(prefix='radinet-'))/'run'
     each = dict(stage=replace(stage, processes=1), studies=studies, cache=cache, out=out, record=record)
-    launch(train_stage, stage.processes, each, stage.device)
+    launch(train_here, stage.processes, each, stage.device)
     return load_run(out)
 
 # %% ../../nbs/learning/transfer.ipynb #af2331a1

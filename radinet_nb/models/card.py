@@ -8,7 +8,6 @@ __all__ = ['CONFIDENCE', 'LIMITS', 'USE', 'SYNTHETIC', 'CARD_HEAD', 'CARD', 'uni
            'run_backbone', 'export_run']
 
 # %% ../../nbs/models/card.ipynb #da1a1cc7
-import shutil
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from ..analysis.decisions import aggregate, choose_threshold
 from ..analysis.metrics import evaluate
 from ..analysis.multiclass import evaluate_classes
 from ..data.cache import ImageCache
+from ..data.disk import whole_folder
 from ..data.runs import Run, load_run, require_new_folder, say_progress, write_text
 from ..data.tables import interval_text, markdown_table
 from ..errors import InputError
@@ -73,7 +73,8 @@ def evaluate_run(
     resamples:int=2000, # bootstrap draws of patients
 )->tuple[float|None,pd.DataFrame]: # threshold, None for several classes; metrics with intervals
     "Threshold from validation, metrics from test"
-    options, test = dict(resamples=resamples, confidence=CONFIDENCE), decision_predictions(run, 'test')
+    options:dict = dict(resamples=resamples, confidence=CONFIDENCE)
+    test = decision_predictions(run, 'test')
     if len(run.record['classes']) > 2: return None, evaluate_classes(test, **options)
     threshold = choose_threshold(decision_predictions(run, 'valid'), rule)
     return threshold, evaluate(test, threshold, **options)
@@ -279,10 +280,7 @@ def export_run(
     require_new_folder(out)
     say_progress('evaluating the test split')
     threshold, table = evaluate_run(run, rule, resamples)
-    part = out.with_name(f'.{out.name}.partial')
-    shutil.rmtree(part, ignore_errors=True)
-    write_model(network_from_weights(run.weights), part, **_config_of(run, threshold, rule, pixels))
-    write_text(part/'README.md', CARD.format(**card_parts(run, read_config(part), table)))
-    if out.exists(): out.rmdir()
-    part.rename(out)
+    with whole_folder(out) as part:
+        write_model(network_from_weights(run.weights), part, **_config_of(run, threshold, rule, pixels))
+        write_text(part/'README.md', CARD.format(**card_parts(run, read_config(part), table)))
     return out

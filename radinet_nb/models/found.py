@@ -88,7 +88,7 @@ def find_boxes(
                               files=[codes[o] for o in cases.path], probability=seen.probability[sized]))
     if config['task'] == 'detection': table['decision'] = decisions(config, two_classes(table)).decision
     rows = np.flatnonzero(sized)
-    found = [radiograph_boxes(*seen.boxes[i], sizes[i], config['shape'][0]) for i in rows]
+    found = [radiograph_boxes(*seen.boxes[i], size=sizes[i], pixels=config['shape'][0]) for i in rows]
     table = table.assign(boxes=[len(o) for o, _ in found], threshold=config['threshold'],
                          note=parts_note(config, table.body_part))
     boxes = box_table_of(table, found, [sizes[i] for i in rows])
@@ -121,7 +121,7 @@ def printed_boxes(
     none = res.table[res.table.boxes == 0]
     blank = pd.DataFrame(dict(study=none.study, file=none.files, box=0, image_score=none.probability))
     place = {o: i for i, o in enumerate(res.table.files)}
-    rows = pd.concat([o for o in (res.boxes, blank) if len(o)]).reindex(columns=res.boxes.columns)
+    rows = pd.concat([o for o in (res.boxes, blank) if o is not None and len(o)]).reindex(columns=res.boxes.columns)
     return rows.sort_values('file', key=lambda o: o.map(place), kind='stable', ignore_index=True)
 
 # %% ../../nbs/models/found.ipynb #a3292c5c

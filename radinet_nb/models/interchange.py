@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..data.disk import whole_file, whole_folder
 from ..data.runs import require_new_folder, write_json, write_text
 from ..errors import InputError, require_extra
 from ..learning.backbones import is_own
@@ -41,16 +42,14 @@ def write_onnx(
     if path.exists(): raise InputError('something stands here and is not written over', path, 'name a new file')
     model = FromGray(network.cpu().float()).eval()
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *shape)).astype('float32'))
-    many, part = {'gray': {0: torch.export.Dim('n', min=1, max=1024)}}, path.with_name(f'.{path.name}.partial')
-    torch.onnx.export(model, (images[:2],), part, input_names=['gray'], output_names=['probability'],
-                      dynamic_shapes=many, dynamo=True, external_data=False, verbose=False)
-    session = onnxruntime.InferenceSession(part, providers=['CPUExecutionProvider'])
-    with torch.no_grad(): ours = model(images).numpy()
-    gap = float(np.abs(session.run(None, {'gray': images.numpy()})[0]-ours).max())
-    if not gap <= tolerance:
-        part.unlink()
-        raise InputError(f'onnxruntime differs by {gap:.2g}', path, 'use the model folder')
-    part.rename(path)
+    many = {'gray': {0: torch.export.Dim('n', min=1, max=1024)}}
+    with whole_file(path) as part:
+        torch.onnx.export(model, (images[:2],), part, input_names=['gray'], output_names=['probability'],
+                          dynamic_shapes=many, dynamo=True, external_data=False, verbose=False)
+        session = onnxruntime.InferenceSession(part, providers=['CPUExecutionProvider'])
+        with torch.no_grad(): ours = model(images).numpy()
+        gap = float(np.abs(session.run(None, {'gray': images.numpy()})[0]-ours).max())
+        if not gap <= tolerance: raise InputError(f'onnxruntime differs by {gap:.2g}', path, 'use the model folder')
     return gap
 
 # %% ../../nbs/models/interchange.ipynb #1c000009
@@ -83,10 +82,10 @@ def write_timm(
     "Write the body as a folder for timm and the hub; `InputError` for a backbone of another library"
     folder, name = Path(folder), check_timm(network.backbone)
     require_new_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(network.body, folder/'model.safetensors', backbone=network.backbone)
     scale = dict(mean=list(network.spec.mean), std=list(network.spec.std), input_size=[3, *shape], num_classes=0)
-    write_json(folder/'config.json', dict(architecture=name, num_classes=0, pretrained_cfg=scale))
     about = card or f'# {name}\n\nThe body of a network for radiographs. Research use only.\n'
-    write_text(folder/'README.md', HUB + about)
+    with whole_folder(folder) as part:
+        save_weights(network.body, part/'model.safetensors', backbone=network.backbone)
+        write_json(part/'config.json', dict(architecture=name, num_classes=0, pretrained_cfg=scale))
+        write_text(part/'README.md', HUB + about)
     return folder

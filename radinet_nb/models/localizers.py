@@ -8,7 +8,6 @@ __all__ = ['BOX_RULE', 'MAP_CONFIG', 'MAP_MEANING', 'LOCALIZER_HEAD', 'LOCALIZER
            'localizer_numbers', 'localizer_card', 'export_localizer']
 
 # %% ../../nbs/models/localizers.ipynb #77c869de
-import shutil
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ..analysis.froc import froc
 from ..analysis.froc_floor import flat_steps
 from ..analysis.froc_rules import MAP_RULES, map_steps
 from ..analysis.metrics import evaluate
+from ..data.disk import whole_folder
 from ..data.runs import Run, load_run, require_new_folder, say_progress, write_json, write_text
 from ..data.tables import markdown_table
 from ..errors import InputError
@@ -279,10 +279,7 @@ def export_localizer(
         synthetic=bool(record.get('synthetic', False)), grouping=', '.join(record.get('grouping', [])),
         run=record['id'], commit=record.get('commit'), fingerprint=record.get('fingerprint'), method=record['method'],
         activates=draws_activations(run))
-    part = out.with_name(f'.{out.name}.partial')
-    shutil.rmtree(part, ignore_errors=True)
-    write_localizer(localizer_from_weights(run.weights), part, **config)
-    write_text(part/'README.md', localizer_card(run, load_localizer(part)[1], table))
-    if out.exists(): out.rmdir()
-    part.rename(out)
+    with whole_folder(out) as part:
+        write_localizer(localizer_from_weights(run.weights), part, **config)
+        write_text(part/'README.md', localizer_card(run, load_localizer(part)[1], table))
     return out

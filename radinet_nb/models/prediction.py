@@ -8,7 +8,6 @@ __all__ = ['judge_studies', 'picture_caption', 'heat_maps', 'decisions_by_case',
 
 # %% ../../nbs/models/prediction.ipynb #2cc257c3
 import os
-import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 
 from ..analysis.explain import grad_cam, overlay
 from ..data.workers import check_workers
+from ..data.disk import whole_folder
 from ..data.files import file_table
 from ..data.identity import read_key
 from ..data.runs import require_new_folder
@@ -128,24 +128,21 @@ def write_predictions(
     dicom:bool=False, # reports and captures, too: see `dicom_results`
     key:bytes|None=None, # of their pseudonyms; None: what the files say
 )->StudyPredictions: # the same; its table has the column overlay, and with `dicom` report
-    "Write predictions.csv, left_out.csv, boxes.csv of a localizer, and overlays under a temporary name; rename it"
+    "Write predictions.csv, left_out.csv, boxes.csv of a localizer, and overlays: all or nothing"
     if dicom: dicom_cases(res.cases)
-    part = out.with_name(f'.{out.name}.partial')
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    told = {}
-    if res.boxes is not None:
-        names = draw_found(config, res, part/'overlays', public, jobs)
-        res.boxes.to_csv(part/'boxes.csv', index=False)
-    else:
-        drawn = draw_overlays(network, config, res, part/'overlays', public, jobs)
-        names = drawn.groupby('study', sort=False).overlay.agg(' '.join) if config['unit'] == 'view' else drawn.overlay
-        if dicom: told = dict(report=write_dicom_results(config, res, list(drawn.overlay), part, key))
-    res = res._replace(table=res.table.assign(overlay=list(names), **told))
-    res.table.to_csv(part/'predictions.csv', index=False)
-    res.left.to_csv(part/'left_out.csv', index=False)
-    if out.exists(): out.rmdir()
-    part.rename(out)
+    with whole_folder(out) as part:
+        told = {}
+        if res.boxes is not None:
+            names = draw_found(config, res, part/'overlays', public, jobs)
+            res.boxes.to_csv(part/'boxes.csv', index=False)
+        else:
+            drawn = draw_overlays(network, config, res, part/'overlays', public, jobs)
+            by_case = drawn.groupby('study', sort=False).overlay.agg(' '.join)
+            names = by_case if config['unit'] == 'view' else drawn.overlay
+            if dicom: told = dict(report=write_dicom_results(config, res, list(drawn.overlay), part, key))
+        res = res._replace(table=res.table.assign(overlay=list(names), **told))
+        res.table.to_csv(part/'predictions.csv', index=False)
+        res.left.to_csv(part/'left_out.csv', index=False)
     return res
 
 # %% ../../nbs/models/prediction.ipynb #2a5fea2f

@@ -71,7 +71,7 @@ def confusion_with_published(
     printed = published('karam2021', 'table3').set_index('metric').value
     counts, ours, rows = confusion_counts(compared, model), compared[compared.model == model], []
     for target, actual in ((1, 'fracture'), (0, 'no fracture')):
-        trials = np.mean([effective_size(o.group) for _, o in ours[ours.target == target].groupby('run')])
+        trials = float(np.mean([effective_size(o.group) for _, o in ours[ours.target == target].groupby('run')]))
         mine, total = counts.loc[f'actual: {actual}'], max(counts.loc[f'actual: {actual}'].sum(), 1)
         paper = {o: printed[f'actual={actual};predicted={o}'] for o in ('fracture', 'no fracture')}
         for predicted, n in paper.items():

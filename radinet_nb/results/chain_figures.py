@@ -54,7 +54,7 @@ def image_pile(
         left, low, wide = x + i*shift, y + .3 - i*.16, side*ratio
         if img is not None:
             ax.imshow(img, cmap='gray', vmin=0, vmax=255, extent=(left, left + wide, low, low + side), zorder=3 + i)
-        sheet = dict(facecolor='white' if img is None else 'none', edgecolor='#404040', linewidth=.6, zorder=3 + i)
+        sheet:dict = dict(facecolor='white' if img is None else 'none', edgecolor='#404040', linewidth=.6, zorder=3 + i)
         ax.add_patch(Rectangle((left, low), wide, side, **sheet))
 
 # %% ../../nbs/results/chain_figures.ipynb #7c008155

@@ -145,7 +145,8 @@ def lowest_loss(
     if any(high[o]<0 for o in gaps): verdict = 'not reproduced'
     says = f'least other minus {model}: first epoch {mean["first"]:.3f}, last {mean["last"]:.3f}'
     doubts = [o for key, o in (evidence.get('untrained') or {}).items() if key in histories]
-    return limited(verdict_row(verdict, mean['last'], low['last'], high['last'], says, histories), k, '; '.join(doubts))
+    found = verdict_row(verdict, mean['last'], low['last'], high['last'], says, list(histories))
+    return limited(found, k, '; '.join(doubts))
 
 # %% ../../nbs/results/claim_tests.ipynb #0786b4ec
 def no_test(

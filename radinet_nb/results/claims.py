@@ -39,7 +39,7 @@ def settings_of(
     text:str, # `model=wrist/A;margin=0.05`
 )->dict: # numbers as numbers
     "The settings of a claim's test"
-    res = {}
+    res:dict = {}
     for pair in filter(None, text.split(';')):
         name, _, value = pair.partition('=')
         try: res[name] = float(value)
@@ -59,7 +59,7 @@ def judge_claim(
         except NotRun as missing: return verdict_row('not run yet', says=f'needs {missing}')
     if settings.get('check') not in checks:
         mend = 'write checks.ipynb beside claims.csv'
-        if checks: mend = f'did you mean {nearest(settings.get("check"), checks)}?'
+        if checks: mend = f'did you mean {nearest(settings.get("check", ""), checks)}?'
         raise InputError(f'the paper has no check {settings.get("check")!r}', where=f'claim {claim.id}', mend=mend)
     holds, says = checks[settings['check']]()
     return verdict_row('reproduced' if holds else CONTRADICTED, says=says, used=['published numbers'])

@@ -67,7 +67,7 @@ def pick_detected(
     target = detected.frame.target.to_numpy()
     known = np.array([t is not None and len(t) > 0 for t in detected.truths])
     each = zip(boxes, detected.truths, known, strict=True)
-    hit = np.array([highest_in_lesion(*b, t) if k else False for b, t, k in each])
+    hit = np.array([highest_in_lesion(*b, lesions=t) if k else False for b, t, k in each])
     def median(rows): return int(rows[np.argsort(probability[rows], kind='stable')][len(rows)//2])
     sets = {'found': np.flatnonzero(known & hit), 'highest box elsewhere': np.flatnonzero(known & ~hit)}
     res = {name: median(rows) for name, rows in sets.items() if len(rows)}

@@ -33,7 +33,7 @@ def refuse_patients(
     named = {str(name).strip().lower() for name in frame}
     if PATIENT_COLUMNS & named: raise NotKept('it is drawn from single patients')
 
-# %% ../../nbs/results/drawn.ipynb #1523a7c9
+# %% ../../nbs/results/drawn.ipynb #e47fa516
 def _column_as_json(values)->dict:
     "The values of a series or an index, with their type"
     kind = values.dtype
@@ -58,6 +58,7 @@ def _array_as_json(value)->dict:
     if value.dtype.kind not in 'biufUO': raise NotKept(f'it is drawn from {value.dtype}')
     return {'$array': as_json(value.tolist()), 'dtype': str(value.dtype) if value.dtype.kind in 'biuf' else 'object'}
 
+# %% ../../nbs/results/drawn.ipynb #1523a7c9
 def as_json(
     value, # frames, series, arrays, mappings, lists, tuples, looks, texts, numbers, None
 ): # what `json` can write

@@ -80,12 +80,13 @@ def items_markdown(
     functions_of, # called with an item: the library functions behind it, those that compute first
 )->str: # a Markdown table
     "The item map of all papers for the README"
-    rows = ['| paper | item | what it shows | notebook | computed by |', '| --- | --- | --- | --- | --- |']
+    rows = []
     for paper in papers:
         for name, item in paper.items.items():
             notebook = f'[{item.notebook}]({_notebook_path(paper.id, item.notebook)})'
-            rows.append(f'| {paper.id} | `{name}` | {item.shows} | {notebook} | {_module_links(functions_of(item))} |')
-    return '\n'.join(rows)
+            rows.append([paper.id, f'`{name}`', item.shows, notebook, _module_links(functions_of(item))])
+    heads = ['paper', 'item', 'what it shows', 'notebook', 'computed by']
+    return markdown_table(pd.DataFrame(rows, columns=heads, dtype=object))
 
 # %% ../../nbs/results/lead.ipynb #5b1e7a02
 def kept_markdown(

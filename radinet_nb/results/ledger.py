@@ -44,7 +44,7 @@ def gather_evidence(
     collections:tuple=(), # on whose images the paper's published levels can be decided
 )->dict: # predictions, tables, histories, runs, untrained, declared_by, paper_data, resamples; see `results.verdicts`
     "What runs declared, for the tests of the claims; two runs that declare one key are an `InputError`"
-    res = dict(predictions={}, tables={}, histories={}, runs={}, untrained={}, declared_by={}, paper_data=set(),
+    res:dict = dict(predictions={}, tables={}, histories={}, runs={}, untrained={}, declared_by={}, paper_data=set(),
                resamples=2000)
     for run in runs:
         for key, entry in results_of(run).items():

@@ -46,13 +46,13 @@ def numbers_of(
     contents = contents_of(run)
     keys = {kind: [about['key'] for about in contents if about['kind'] == kind] for kind in ('table', 'figure')}
     tables = {key: _kept_table(run.folder/f'{key}.csv') for key in keys['table']}
-    kept = dict(record={fact: run.record[fact] for fact in PAGE_FACTS if fact in run.record}, contents=contents,
+    kept:dict = dict(record={fact: run.record[fact] for fact in PAGE_FACTS if fact in run.record}, contents=contents,
                 results={key: entry for key, entry in results_of(run).items()
                          if entry['kind'] == 'table' and 'csv' in tables.get(Path(entry['file']).stem, {})},
                 tables=tables, drawings={key: _kept_drawing(run, key, withheld) for key in keys['figure']})
     sizes = {key: len(json.dumps(drawing)) for key, drawing in kept['drawings'].items()}
     while len(json.dumps(kept)) > LARGEST_NUMBERS and any(sizes.values()):
-        largest = max(sizes, key=sizes.get)
+        largest = max(sizes, key=sizes.__getitem__)
         kept['drawings'][largest] = dict(why_not=f'{sizes.pop(largest)/1000:.0f} kB of numbers stand behind it')
     return kept
 

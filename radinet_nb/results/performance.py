@@ -126,7 +126,8 @@ def control_table(
     "AUC of the controls with what was expected of them"
     expected = {'control_obvious': ('AUC at least 0.95', lambda r: r.value >= 0.95),
                 'control_shuffled': ('interval contains 0.5', lambda r: r.low <= 0.5 <= r.high)}
-    res, options = [], dict(resamples=resamples, confidence=confidence, seed=seed)
+    options:dict = dict(resamples=resamples, confidence=confidence, seed=seed)
+    res = []
     for r in runs:
         name = r.record['name']
         row = evaluate(r.predictions.query('split == "test"'), metrics=('auc',), **options).iloc[0]

@@ -39,7 +39,7 @@ def performance_key(
 )->tuple: # handles, labels
     "Legend entries: the models, then what filled and hollow mean"
     handles, labels = ax.get_legend_handles_labels()
-    mark = dict(marker='o', linestyle='none', markeredgecolor='black')
+    mark:dict = dict(marker='o', linestyle='none', markeredgecolor='black')
     handles.append(mpl.lines.Line2D([], [], color='#606060', markersize=6.5, **mark))
     labels.append('filled: this run, with interval')
     if published:

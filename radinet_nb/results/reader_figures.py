@@ -47,7 +47,7 @@ def agents_figure(
             names = [o.replace('_', ' ') for o in kinds.index]
             ax.set(xlabel=f'{LABELS[metric]} (%)', xlim=(-3, 103), ylim=(y.min() - .7, .6), yticks=y,
                    yticklabels=names)
-        looks = {k: KIND_LOOKS[k] for k in kinds.unique()}
+        looks:dict = {k: KIND_LOOKS[k] for k in kinds.unique()}
         if 'published' in table: looks['hollow, below: published'] = dict(marker='o', color='white', markersize=4.5)
         marks = [plt.Line2D([], [], linestyle='none', markeredgecolor='black', label=k, **o) for k, o in looks.items()]
         fig.legend(handles=marks, loc='outside lower center', ncols=4, handletextpad=.2)

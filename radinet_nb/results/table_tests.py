@@ -16,7 +16,7 @@ from .verdicts import VERDICTS, NotRun, graded, limited, need_evidence, verdict_
 # %% ../../nbs/results/table_tests.ipynb #8d905962
 def seeds_of(
     rows:pd.DataFrame, # of a table of results
-)->float: # the fewest
+)->float|None: # the fewest; None: no row says
     "How many trainings stand behind rows of a table"
     if 'seeds' not in rows: return 1
     counts = rows.seeds.dropna()
@@ -129,7 +129,7 @@ def from_run(
     rows = need_evidence(evidence, 'tables', table)
     rows = rows[rows.sentence.str.startswith(sentence) & (rows.measure==measure)]
     if len(rows)!=1 or rows.verdict.iloc[0] not in VERDICTS: raise NotRun(f'{table}: {sentence}')
-    found = verdict_row(*rows.iloc[0][['verdict', 'effect', 'low', 'high', 'says']], [table])
+    found = verdict_row(*rows.iloc[0][['verdict', 'effect', 'low', 'high', 'says']], used=[table])
     return limited(found, seeds_of(rows))
 
 # %% ../../nbs/results/table_tests.ipynb #218bb708

@@ -74,7 +74,7 @@ LEAST_SEEDS = 3 # trainings of a model behind a verdict that is more than a dire
 
 def limited(
     row:dict, # of `verdict_row`
-    seeds:int|None=None, # trainings of each model; None: no trained network is judged
+    seeds:float|None=None, # trainings of each model; None: no trained network is judged
     doubt:str='', # why nothing can be decided, in words; empty: nothing speaks against it
 )->dict: # as `verdict_row`
     "The same verdict as far as trainings and cases carry it"

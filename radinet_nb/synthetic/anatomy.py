@@ -71,7 +71,7 @@ class Limb:
     flesh:list # of Flesh
     size:float # relative to an adult man
     age:float # years
-    target:np.ndarray=None # point the beam is centered on, None for the part's usual one
+    target:np.ndarray|None=None # point the beam is centered on, None for the part's usual one
     extras:list=field(default_factory=list) # things that are not the patient: see `synthetic.objects`
 
 # %% ../../nbs/synthetic/anatomy.ipynb #9b6abe9f
@@ -153,7 +153,7 @@ def with_growth_plates(
 @dataclass(frozen=True)
 class Form:
     "What shapes a tube besides its half-widths"
-    flat:float=1. # half-width over half-depth: a number or knots
+    flat:float|tuple=1. # half-width over half-depth: a number or knots
     shell:tuple=(1., .6) # cortical thickness mid shaft and at the ends, mm
     bow:tuple=((0,0,0),) # ((t, x, y), ...) mm off the straight axis
     caps:tuple=(4., 4.) # rounding of both ends, mm
@@ -204,13 +204,14 @@ def tube(
     outer = outer_profile(z, length, knots, form)
     middle = np.clip(np.minimum(t, 1-t)/.28, 0, 1)**1.5 # 1 mid shaft, 0 at the ends
     thick = (form.shell[1] + (form.shell[0]-form.shell[1])*middle)*form.scale
-    flat = np.full(len(z), float(form.flat)) if np.isscalar(form.flat) else smoothed(form.flat, t)
+    flat = smoothed(form.flat, t) if isinstance(form.flat, tuple) else np.full(len(z), float(form.flat))
     bow = np.array(form.bow, float)
     cx, cy = (smoothed(bow[:,[0,k]], t)*form.scale for k in (1,2))
     spongy = form.spongy[1]+(form.spongy[0]-form.spongy[1])*np.clip(middle*1.3,0,1)
     tables = on_grid([outer, eroded(outer, thick, step), flat, cx, cy, spongy*256]).astype(np.float32)
     tables[-1] /= 256
-    return Bone(name, start, local_axes(start, end, form.toward), length, *tables, step,
+    outer, inner, flat, cx, cy, spongy = tables
+    return Bone(name, start, local_axes(start, end, form.toward), length, outer, inner, flat, cx, cy, spongy, step,
         plates=tuple(p[0]*length for p in form.plates), **fields)
 
 # %% ../../nbs/synthetic/anatomy.ipynb #978c673d

@@ -85,9 +85,9 @@ def local_rays(
 
 # %% ../../nbs/synthetic/bone_shadows.ipynb #265d218a
 def cylinder_intervals(
-    sections:list, # of Section
+    sections:list|tuple, # of Section
     frames:np.ndarray, # (sections, 4, 3), from `local_rays`
-    number:np.ndarray, # of rays of each section
+    number:list|np.ndarray, # of rays of each section
     u:np.ndarray, v:np.ndarray, # where all these rays cross the detector, section after section, mm
 )->tuple: # mm along the ray, float32; enter > leave where they miss
     "Where rays enter and leave elliptic cylinders that are cut at both ends"
@@ -137,7 +137,8 @@ def rays_near(
     cuts = [list(bone_sections(b)) for b in bones]
     here = [(k, s, px) for k, (b, of) in enumerate(zip(bones, cuts, strict=True))
         for s, px in zip(of, pixels_near(b, of, cam), strict=True) if len(px)]
-    if not here: return Rays(*[np.zeros(0, int)]*2, *[[np.zeros(0, np.float32)]*3]*2, *[np.zeros(0, int)]*2)
+    none, nowhere = np.zeros(0, int), [np.zeros(0, np.float32)]*3
+    if not here: return Rays(none, none, nowhere, nowhere, none, none)
     owner, sections, near = zip(*here, strict=True)
     us, vs = (g.astype(np.float32) for g in cam.grid())
     number, pixels = [len(o) for o in near], np.concatenate(near)
@@ -182,7 +183,7 @@ def marched(
     "Line integrals along the rays that pass bones; a pixel comes once for every stretch of a bone"
     soft, step = np.float32(max(.35, cam.pixel)), np.float32(max(fine*cam.pixel, .45))
     rays, stack = rays_near(bones, cam, step), Stack(bones)
-    kind, ways = np.zeros(len(rays.pixels), int), [lambda which, *points: stack.density(which, *points, soft)]
+    kind, ways = np.zeros(len(rays.pixels), int), [lambda which, *points: stack.density(which, *points, soft=soft)]
     for k, b in enumerate(bones):
         cracked = broken and b.breaks
         stretches = special_stretches(b)+([changed_stretch(b)] if cracked else [])
@@ -190,7 +191,7 @@ def marched(
         mine = np.flatnonzero(rays.bone==k)
         some, mu_at = rays[mine], broken_density if cracked else density
         kind[mine[np.any([some.touch(o, step) for o in stretches], 0)]] = len(ways)
-        ways.append(lambda which, *points, mu_at=mu_at, b=b: mu_at(b, *points, soft))
+        ways.append(lambda which, *points, mu_at=mu_at, b=b: mu_at(b, *points, soft=soft))
     sums = np.zeros((2, len(rays.pixels)), np.float32)
     for k, way in enumerate(ways):
         rows = np.flatnonzero(kind==k)
@@ -233,4 +234,4 @@ def trabecular_texture(
     row = pixels//cam.shape[1]
     u, v, seed = us.take(pixels-row*cam.shape[1]), vs.take(row), (which+seed).astype(np.float32)
     i, j = ((at+k*seed).astype(np.intp)&255 for at, k in ((u*a+v*b, 37), (v*a-u*b, 91)))
-    return texture_tile().ravel().take(i*256+j)*np.float32(.16)
+    return np.multiply(texture_tile().ravel().take(i*256+j), np.float32(.16))

@@ -56,9 +56,9 @@ def bone_in_plane(
     o = cam.center+depth*cam.ray-bone.origin
     x, y, z = (np.float32(o@a)+np.float32(cam.right@a)*across[None]+np.float32(cam.up@a)*down[:,None]
         for a in bone.axes)
-    points = [q.ravel() for q in np.broadcast_arrays(x, y, z)]
+    x, y, z = (q.ravel() for q in np.broadcast_arrays(x, y, z))
     mu_at = broken_density if broken and bone.breaks else density
-    return mu_at(bone, *points, np.float32(max(.35, cam.pixel)))[0].reshape(cam.shape)
+    return mu_at(bone, x, y, z, np.float32(max(.35, cam.pixel)))[0].reshape(cam.shape)
 
 # %% ../../nbs/synthetic/ct.ipynb #19a09715
 def slice_of(

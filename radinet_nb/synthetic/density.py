@@ -64,7 +64,7 @@ def attenuation_at(
     out:np.ndarray, inn:np.ndarray, # depths below both surfaces, mm; changed in place
     within:np.ndarray, # attenuation inside the cortex, 1/mm
     cortex, # attenuation of the cortex, 1/mm
-    soft:float, # width of the smoothed surface, mm
+    soft:float|np.floating, # width of the smoothed surface, mm
 )->tuple: # attenuation and the part of it that is spongy, 1/mm
     "Cortex between both surfaces, spongiosa inside them"
     for e in (out, inn):
@@ -79,7 +79,7 @@ def attenuation_at(
 def density(
     bone:Bone, # what
     x:np.ndarray, y:np.ndarray, z:np.ndarray, # local coordinates, mm, one shape
-    soft:float, # width of the smoothed surface, mm
+    soft:float|np.floating, # width of the smoothed surface, mm
 )->tuple: # attenuation and the part of it that is spongy, 1/mm
     "Attenuation of an unbroken bone at points, beyond the soft tissue it displaces"
     out, inn, within = surface_depths(bone, x, y, z)

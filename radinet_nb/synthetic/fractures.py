@@ -84,7 +84,7 @@ def buckled(
     f:Fracture, # a buckle
     x:np.ndarray, y:np.ndarray, z:np.ndarray, # local coordinates, mm
     cut:np.ndarray, # distance from the break, mm
-    soft:float, # width of a smoothed surface, mm
+    soft:float|np.floating, # width of a smoothed surface, mm
 )->tuple: # attenuation and the spongy part of it, 1/mm
     "A cortex that bulges without a gap"
     side = float(np.cos(f.toward))*x+float(np.sin(f.toward))*y
@@ -98,7 +98,7 @@ def crack_width(
     bone:Bone, # that is broken
     f:Fracture, # a gap, or a crack that runs part of the way
     x:np.ndarray, y:np.ndarray, # local coordinates, mm
-)->np.ndarray: # mm
+)->np.ndarray|np.float32: # mm
     "Width of the gap between the fragments: none where the crack has not come"
     if f.depth>=2: return np.float32(f.gap)
     run = float(np.cos(f.toward))*x+float(np.sin(f.toward))*y
@@ -111,7 +111,7 @@ def separated(
     f:Fracture, # any but a buckle
     x:np.ndarray, y:np.ndarray, z:np.ndarray, # local coordinates, mm
     cut:np.ndarray, # distance from the break, mm, positive on the smaller fragment
-    soft:float, # width of a smoothed surface, mm
+    soft:float|np.floating, # width of a smoothed surface, mm
     sign:int, # 1 where the smaller fragment is the far end, else -1
 )->tuple: # attenuation and the spongy part of it, 1/mm
     "Two fragments with what is left of the gap between them"
@@ -137,7 +137,7 @@ def callus_of(
     f:Fracture, # healing
     x:np.ndarray, y:np.ndarray, z:np.ndarray, # local coordinates, mm
     cut:np.ndarray, # distance from the break, mm, positive on the smaller fragment
-    soft:float, # width of a smoothed surface, mm
+    soft:float|np.floating, # width of a smoothed surface, mm
 )->np.ndarray: # attenuation, 1/mm
     "New bone: a cuff around the fragments that follows their step"
     bell = bell_curve(cut*(1/f.cuff))
@@ -165,7 +165,7 @@ def changed_stretch(
 def broken_density(
     bone:Bone, # with at least one fracture
     x:np.ndarray, y:np.ndarray, z:np.ndarray, # local coordinates, mm, one shape
-    soft:float, # width of a smoothed surface, mm
+    soft:float|np.floating, # width of a smoothed surface, mm
 )->tuple: # attenuation and the spongy part of it, 1/mm
     "Attenuation of a broken bone at points, beyond the soft tissue it displaces"
     lo, hi = changed_stretch(bone)

@@ -80,7 +80,8 @@ def bone_extent(
 )->tuple: # mm in x and in y
     "Half-width and half-depth that a fracture is sized to: at least two millimeters of an adult"
     i = int(np.clip(z/bone.step, 2, len(bone.outer)-3))
-    w = float(max(bone.outer[i], 2*size))
+    here, least = bone.outer[i], 2*size
+    w = float(least if least>here else here)
     return w, w/float(bone.flat[i])
 
 # %% ../../nbs/synthetic/injuries.ipynb #8645b074
@@ -173,12 +174,12 @@ def mix_of(
 class Injury:
     "What a fracture is to be like"
     difficulty:str='mixed' # a key of `mixes`
-    kind:str=None # force a kind, one of `fractures.kinds`
-    site:str=None # force a bone
+    kind:str|None=None # force a kind, one of `fractures.kinds`
+    site:str|None=None # force a bone
     severity:float=1. # multiplies every distance that makes the fracture visible: below 1 harder, above 1 easier
-    hairlines:float=None # share of hairline fractures, None for the share in `mixes`
+    hairlines:float|None=None # share of hairline fractures, None for the share in `mixes`
     united:float=0. # how far it has healed: 0 fresh, 1 its line is gone
-    age:float=None # years, when it broke; None for now
+    age:float|None=None # years, when it broke; None for now
 
     @property
     def obvious(self): return self.difficulty=='obvious'

@@ -72,5 +72,5 @@ def flesh_of(
 )->Flesh:
     "A cone of soft tissue, scaled to a patient"
     young = float(np.interp(b.age, [0, 2, 10, 18], [1.35, 1.15, 1., 1.]))
-    ends = (np.array(p, float)*b.size for p in (start, end))
-    return Flesh(*ends, r0*b.size*b.fat*young, r1*b.size*b.fat*young, flat, **fields)
+    start, end = (np.array(p, float)*b.size for p in (start, end))
+    return Flesh(start, end, r0*b.size*b.fat*young, r1*b.size*b.fat*young, flat, **fields)

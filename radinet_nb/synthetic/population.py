@@ -9,6 +9,7 @@ __all__ = ['ranges', 'exams', 'Hospital', 'check_knobs', 'ages', 'first_visits',
 # %% ../../nbs/synthetic/population.ipynb #81e0ec2e
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -27,13 +28,13 @@ ranges = dict(patients=(1,10**7), records=(1,10**7), pixels=(48,4096), seed=(0,2
 class Hospital:
     "Every knob of the synthetic hospital; raises InputError for a value that no hospital can have"
     patients:int=200 # patients; visits come on top
-    records:int=None # studies in all, exactly; patients then follow
+    records:int|None=None # studies in all, exactly; patients then follow
     pixels:int=256 # long side of a view
     seed:int=0 # the same seed gives the same bytes
-    parts:tuple=None # body parts imaged, None for all seven
+    parts:tuple|None=None # body parts imaged, None for all seven
     difficulty:str='mixed' # mixture of the kinds of fracture: obvious (torn apart, and nothing heals), mixed, subtle
     severity:float=1. # multiplies gaps, steps and bulges: .5 hard, 1 as documented, 1.5 easy
-    hairlines:float=None # share of hairlines among fractures, None for the mixture's own (.12 of mixed)
+    hairlines:float|None=None # share of hairlines among fractures, None for the mixture's own (.12 of mixed)
     wrist_share:float=.6 # of patients with a wrist problem, when wrists and others are imaged
     fractured:float=.56 # share of patients with a fracture
     unlabelled:float=0. # share of studies without a label
@@ -65,8 +66,9 @@ def check_knobs(
         raise InputError(f'unknown difficulty {h.difficulty!r}', where='difficulty', mend=mend)
     for f in fields(h):
         v, (low, high) = getattr(h, f.name), ranges.get(f.name, (0, 1))
-        if f.type not in (int, float) or v is None and f.default is None: continue
-        number = isinstance(v, Integral if f.type is int else Real) and not isinstance(v, bool)
+        kinds = {f.type, *get_args(f.type)} # `int|None` holds both
+        if not kinds & {int, float} or v is None and f.default is None: continue
+        number = isinstance(v, Integral if int in kinds else Real) and not isinstance(v, bool)
         if not number or not low<=v<=high:
             what, mend = 'share' if high==1 else 'value', f'give a number from {low} to {high}'
             raise InputError(f'{v!r} is no {what} for {f.name}', where=f.name, mend=mend)

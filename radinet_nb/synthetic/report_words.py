@@ -73,7 +73,7 @@ def bone_words(
 
 # %% ../../nbs/synthetic/report_words.ipynb #c8dd7bf1
 #: what is written of a bone that is broken
-fracture_statements = dict() # by register
+fracture_statements:dict[str,tuple[str,...]] = {} # by register
 fracture_statements['plain'] = (
     'There is a {kind} of the {where}.', '{Kind} of the {where} is seen.', '{Kind} involving the {where}.',
     'The {where} shows a {kind}.', 'Findings are in keeping with a {kind} of the {where}.', '{Kind}, {where}.',
@@ -108,7 +108,7 @@ fracture_statements['followed'] = ('Healing {kind} of the {where} with callus fo
 
 # %% ../../nbs/synthetic/report_words.ipynb #968166d1
 #: what is written of a bone that is whole
-intact_statements = dict() # by register
+intact_statements:dict[str,tuple[str,...]] = {} # by register
 intact_statements['plain'] = (
     'No fracture or dislocation is seen.', 'No acute fracture of the {where}.',
     'There is no evidence of a recent fracture.', 'No definite fracture line is identified in the {where}.',

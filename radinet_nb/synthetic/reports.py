@@ -92,7 +92,7 @@ def statement(
 # %% ../../nbs/synthetic/reports.ipynb #97528ac5
 def finding_sentences(
     row, # of the population: study, part, side, visit
-    broken:dict, # bone and kind, or None
+    broken:dict|None, # bone and kind; None without a fracture
     rng:np.random.Generator, # of all
     doubt:float=.16, # share of reports that hedge
     slips:float=.02, # share of reports that contradict themselves, are wrong, or say nothing

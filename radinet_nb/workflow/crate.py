@@ -7,11 +7,12 @@ __all__ = ['OF_PATIENTS', 'FORMATS', 'PROFILES', 'without_paths', 'has_patient_r
            'when', 'entity', 'add_step', 'add_collections', 'add_workflow', 'check_no_path', 'write_crate']
 
 # %% ../../nbs/workflow/crate.ipynb #5c0d0004
-import csv, json, re, shutil, uuid
+import csv, json, re, shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from ..data.collections import sources
+from ..data.disk import whole_folder
 from ..data.notebooks import checkout
 from ..data.runs import load_run, read_json, require_new_folder, write_json
 from ..errors import InputError
@@ -91,7 +92,7 @@ def when(
     "When a run began and ended"
     began = datetime.fromisoformat(record['started'])
     ended = began + timedelta(seconds=record['seconds'])
-    return tuple(o.isoformat(timespec='milliseconds') for o in (began, ended))
+    return began.isoformat(timespec='milliseconds'), ended.isoformat(timespec='milliseconds')
 
 def entity(
     crate, # an `ROCrate`
@@ -217,15 +218,11 @@ def write_crate(
     finished = {id: node for id, node in plan.items() if (runs/id/'record.json').is_file()}
     if not finished: raise InputError('no run of the plan has finished', where=runs, mend='radinet reproduce')
     require_new_folder(out)
-    work = out.with_name(f'.{out.name}.{uuid.uuid4().hex[:8]}')
-    try:
+    with whole_folder(out) as work:
         _fill(work, runs, finished, len(plan), licence)
         params = [node['params'] for node in plan.values()]
         data = [where for o in params for where in [*(o.get('data') or {}).values(), *coded_folders(o).values()]]
         check_no_path(work, [runs, checkout(), Path.home(), *data])
-        if out.exists(): out.rmdir()
-        work.rename(out)
-    finally: shutil.rmtree(work, ignore_errors=True)
     return out/'ro-crate-metadata.json'
 
 # %% ../../nbs/workflow/crate.ipynb #5c0d0026

@@ -11,7 +11,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from ..data.notebooks import checkout, run_papermill
-from ..data.runs import cpu_seconds, progress_into, read_json, sync_folder, write_json, write_text
+from ..data.disk import sync_folder
+from ..data.runs import cpu_seconds, progress_into, read_json, write_json, write_text
 from ..errors import InputError
 from .graph import Node
 from .made_from import keep_made_from, made_from

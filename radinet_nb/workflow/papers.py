@@ -136,7 +136,7 @@ def _imports_and_values(tree)->tuple[dict,dict]:
         if isinstance(node, ast.AugAssign): targets = [node.target]
         values = [getattr(node, 'value', None)]
         if isinstance(node, ast.For): targets, values = [node.target], [node.iter]
-        if isinstance(node, ast.Call) and getattr(node.func, 'attr', '') in GROWS:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in GROWS:
             targets, values = [node.func.value], node.args
         for name in {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}:
             made.setdefault(name, []).extend(values)

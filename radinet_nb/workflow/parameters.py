@@ -48,8 +48,9 @@ def _declared(notebook, *stamp)->dict:
     for node in ast.parse(source).body:
         if not isinstance(node, ast.AnnAssign): continue
         help = lines[node.lineno - 1].partition('#')[2].strip()
-        name, default = node.target.id, ast.literal_eval(node.value)
-        res[name] = Parameter(name, ast.unparse(node.annotation), default, help)
+        name = node.target.id
+        if node.value is None: raise InputError(f'{name} has no default', where=notebook, mend='give it one')
+        res[name] = Parameter(name, ast.unparse(node.annotation), ast.literal_eval(node.value), help)
     return res
 
 # %% ../../nbs/workflow/parameters.ipynb #d4eb9f43

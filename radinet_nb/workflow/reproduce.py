@@ -192,7 +192,7 @@ class _Progress:
     ):
         self.runs, self.todo, self.show, self.jobs, self.began = runs, todo, show, jobs, time.time()
         self.marks, self.finished, self.words = {id: _mark(runs, id) for id in todo}, [], {}
-        self.before = took_before(runs, todo)
+        self.before = took_before(runs, list(todo))
 
     def look(self):
         "Show what has changed since the last look"
@@ -220,7 +220,7 @@ def follow(
 ):
     "Run Snakemake on the plan and show what starts, moves and ends; a failure raises"
     shutil.rmtree(runs/'.failed', ignore_errors=True)
-    progress, log, began = _Progress(runs, todo, show, jobs or os.cpu_count()), runs/'snakemake.log', time.time()
+    progress, log, began = _Progress(runs, todo, show, jobs or os.cpu_count() or 1), runs/'snakemake.log', time.time()
     options, environment = executor_options(executor, jobs), step_environment(executor)
     if executor == 'local': options += QUIET # steps say themselves what fails; a plugin says it here
     with log.open('w') as f:

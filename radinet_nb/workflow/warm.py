@@ -66,9 +66,10 @@ def serve_forks(
     signal.signal(signal.SIGCHLD, signal.SIG_IGN) # nobody waits for a fork: who asked for it sees its socket close
     with socket.socket(fileno=door) as listening:
         preload(modules)
+        ends:list = [listening, leash]
         gc.freeze() # what is here stays shared between the forks
         while True:
-            ready, _, _ = select.select([listening, leash], [], [])
+            ready, _, _ = select.select(ends, [], [])
             if leash in ready: return
             conn, _ = listening.accept()
             if not os.fork(): become(conn, [listening.fileno(), leash])
@@ -152,7 +153,8 @@ class Forked:
         cwd:str='', # its working folder; empty: this one's
         env:dict|None=None, # its environment; None: this one's
     ):
-        self.conn, self.returncode = socket.socket(socket.AF_UNIX), None
+        self.conn = socket.socket(socket.AF_UNIX)
+        self.returncode:int|None = None
         self.conn.connect(path)
         send_request(self.conn, dict(kind=kind, argv=list(argv), cwd=cwd or os.getcwd(), env=dict(env or os.environ)))
         answer = self.conn.recv(4)
@@ -237,10 +239,10 @@ def run_planned(
     choose_gpus(Path(argv[0]).resolve().parent, *argv[2:])
     fork, parent = ask_warm('executor', argv), int(os.environ.get('RADINET_PARENT', os.getppid()))
     if fork is None: os.execv(sys.executable, [sys.executable, '-m', 'radinet_nb.workflow.execute', *argv])
-    while fork.wait(1) is None:
+    while (code := fork.wait(1)) is None:
         try: os.kill(parent, 0)
         except ProcessLookupError: return 1
-    return fork.returncode
+    return code
 
 # %% ../../nbs/workflow/warm.ipynb #c8025d1c
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(abs(run_planned(sys.argv[1:])))

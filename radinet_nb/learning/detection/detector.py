@@ -70,6 +70,7 @@ class DetectorSpec(LocalizerSpec):
 
 class Detector(Localizer):
     "A body by name with a pyramid and three answers on top: images (n, 3, H, W) to `Answers`"
+    spec:DetectorSpec
     def new_head(self, channels_in:list)->DetectorHead:
         "What stands on the body"
         return DetectorHead(channels_in, self.spec.channels, self.spec.prior, self.spec.dropout)

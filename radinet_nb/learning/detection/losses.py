@@ -36,7 +36,7 @@ def moved_boxes(
 # %% ../../../nbs/learning/detection/losses.ipynb #ad369b0e
 def cell_centres(
     h:int, w:int, # cells of the map
-    device='cpu', # of the result
+    device:torch.device|str='cpu', # of the result
 )->torch.Tensor: # (h, w, 2) x, y in pixels
     "The middle of each cell"
     y, x = ((torch.arange(o, device=device) + .5)*STRIDE for o in (h, w))
@@ -88,7 +88,8 @@ def far_sides(
     owned:torch.Tensor, # (n, h, w) bool
 )->torch.Tensor: # a sum over the owned cells
     "Mean distance (Huber's) of the logarithms of four sides, of one pixel at least"
-    at = cell_centres(*owned.shape[1:], owned.device).expand(*owned.shape, 2)[owned]
+    _, h, w = owned.shape
+    at = cell_centres(h, w, owned.device).expand(*owned.shape, 2)[owned]
     true, drawn = torch.cat([at - own[:, :2], own[:, 2:] - at], 1), told.sides.movedim(1, -1)[owned]
     far = F.smooth_l1_loss(drawn.clamp(min=1).log(), true.clamp(min=1).log(), reduction='none')
     return far.mean(1).sum()
@@ -97,6 +98,7 @@ def boxes_of_cells(
     told:Answers, # of a detector
 )->torch.Tensor: # (n, h, w, 4) x0, y0, x1, y1 in pixels of the square
     "The box that each cell draws"
-    centres = cell_centres(*told.cells.shape[-2:], told.sides.device)
+    h, w = told.cells.shape[-2:]
+    centres = cell_centres(h, w, told.sides.device)
     low, high = told.sides.movedim(1, -1).split(2, -1)
     return torch.cat([centres - low, centres + high], -1)

@@ -150,8 +150,8 @@ def detection_learner(
     device:torch.device, # where
 )->tuple[StageLearner,DetectionHistory]:
     "A learner with AdamW, the loss of detections, staged unfreezing and one cycle of the rate"
-    scale = dict(mean=network.spec.mean, std=network.spec.std)
-    batches = Batches(one.batch_size, seed=one.seed, device=device, augmentation=one.augmentation, **scale)
+    batches = Batches(one.batch_size, seed=one.seed, device=device, augmentation=one.augmentation,
+                      mean=network.spec.mean, std=network.spec.std)
     adam = partial(OptimWrapper, opt=torch.optim.AdamW, betas=(0.9, 0.99), eps=1e-8, weight_decay=one.weight_decay)
     history, groups = DetectionHistory(), len(blocks(network))
     rates = np.geomspace(one.lr/one.spread, one.lr, groups).tolist()
@@ -176,13 +176,13 @@ def fit_detector(
     "Train to the end of the cycle; no epoch is chosen"
     learn, history = detection_learner(one, network, rows, device)
     average = next((o for o in learn.cbs if isinstance(o, MovingAverage)), None)
-    parts = {k: v for k, v in dict(history=history, average=average).items() if v}
+    parts = dict(history=history) | (dict(average=average) if average else {})
     learn.first_epoch = checkpoint.resume(0, parts, network) if checkpoint else 0
     learn.create_opt()
     with learn.no_bar(), learn.no_logging():
         try: learn.fit(one.frozen + one.epochs, lr=one.lr, cbs=[checkpoint] if checkpoint else [])
         except InputError as e: raise InputError(e.what, e.where, e.mend) from None
-    if average: network.load_state_dict(average.average.module.state_dict())
+    if average: network.load_state_dict(average.weights())
     free_blocks(network, 'all')
     return pd.DataFrame(history.rows)
 

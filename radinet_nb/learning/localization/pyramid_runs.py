@@ -18,7 +18,7 @@ from ...data.runs import OpenRun, Run
 from ...data.schema import image_flags
 from ...data.studies import fingerprint
 from ..carried import carry_table
-from ..checkpoints import open_checkpoint, remove_checkpoints
+from ..checkpoints import Checkpoint, open_checkpoint, remove_checkpoints
 from ..devices import best_device
 from .localizer import Localizer, LocalizerSpec, carry_into
 from ..rows import SEEN_COLUMNS
@@ -41,7 +41,7 @@ class Begun(NamedTuple):
     "A run whose network may learn"
     network:Localizer # on the start that it carries
     device:torch.device # where it learns
-    checkpoint:object # `Checkpoint`, or None for a temporary run
+    checkpoint:Checkpoint|None # None for a temporary run
     run:OpenRun # being written
     carried:dict # names `carried`, `new` and `left`
     facts:dict # for the record

@@ -8,7 +8,7 @@ __all__ = ['RENAMED_PARAMETERS', 'NETWORK_FIELDS', 'Localization', 'localization
 
 # %% ../../../nbs/learning/localization/training.ipynb #6c3535e0
 import difflib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from fastai.optimizer import OptimWrapper
 
+from ...data.cache import ImageCache
 from ...data.frames import cell_boxes, framed_boxes
 from ...data.loaders import Batches
 from ...data.polygons import framed_polygons
@@ -46,7 +47,7 @@ class Localization:
     start:str = '' # folder of a run (general start, stage or localization), or a weights file; empty: random
     network:LocalizerSpec = LocalizerSpec() # what is trained
     method:str = 'dynamic_sharpening' # key of `learning.localization.names.METHODS`
-    settings:dict|None = None # fields of the method
+    settings:dict = field(default_factory=dict) # fields of the method
     train_share:float = 1. # of the training groups that is learned from
     boxes:float = 0.1 # share of the groups of positives whose boxes are kept
     negatives:float = 0.37 # share of the groups of negatives that stand beside them
@@ -111,7 +112,7 @@ class MapData:
     rows:pd.DataFrame # of the task, with splits
     roles:pd.Series # of every row
     boxes:list # of every row in pixels of the square; None where nobody drew any
-    cache:object # `ImageCache`
+    cache:ImageCache # of single views
     polygons:list|None = None # of every row in pixels of the square; None: boxes are learned
 
     def split(self, name:str)->tuple[pd.DataFrame,list]:
@@ -156,7 +157,7 @@ def map_learner(
 )->tuple[StageLearner,Teach,MapHistory]: # the learner, its teacher and its history
     "A learner with Adam, the loss of maps and a teacher"
     method, half = method_named(one.method, **one.settings), resolved_precision(one.precision, device) == 'bf16'
-    scale = dict(mean=network.spec.mean, std=network.spec.std)
+    scale:dict = dict(mean=network.spec.mean, std=network.spec.std)
     batches = Batches(one.batch_size, seed=one.seed, device=device, augmentation=one.augmentation, **scale)
     train, valid = data.shown('train'), data.shown('valid')
     loss = MapLoss(method, train, one.alpha_r, one.reduction, one.direction, one.public_negatives)
@@ -202,7 +203,7 @@ def draw_maps(
 )->np.ndarray: # (n, h, w) float32
     "The probability maps of images as they are"
     device = next(network.parameters()).device
-    scale = dict(mean=network.spec.mean, std=network.spec.std)
+    scale:dict = dict(mean=network.spec.mean, std=network.spec.std)
     with in_evaluation(network):
         loader = MapLoader(rows, Batches(batch_size, device=device, **scale))
         parts = [method.maps(network(x)).float().cpu() for x, _ in loader]

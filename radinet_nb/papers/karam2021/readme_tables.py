@@ -8,7 +8,7 @@ __all__ = ['COLUMNS', 'GROUP_ROWS', 'results_markdown', 'gains_markdown', 'survi
 # %% ../../../nbs/papers/karam2021/readme_tables.ipynb #feb92cc3
 import pandas as pd
 
-from ...data.tables import interval_text
+from ...data.tables import interval_text, markdown_table
 from ...results.verdicts import LEAST_SEEDS
 
 # %% ../../../nbs/papers/karam2021/readme_tables.ipynb #fe5f6287
@@ -23,15 +23,14 @@ def results_markdown(
     bare, shown = 'without_hardware' in table, [o for o in COLUMNS if (table.metric == o).any()]
     printed = [o for o in shown if table.published[table.metric == o].notna().any()]
     heads = [f'{COLUMNS[o]} (95 %)' for o in shown] + ['AUC without hardware (95 %)']*bare
-    rows = [f'| model | starts from | {" | ".join(heads)} | published |', '| --- | --- |' + ' --- |'*(len(heads) + 1)]
+    rows = []
     for model, group in table.groupby('model', sort=False):
         of = group.set_index('metric')
         ours = [interval_text(of.value[o], of.low[o], of.high[o], 2) for o in shown]
         columns = ['without_hardware', 'without_hardware_low', 'without_hardware_high']
-        if bare: ours.append(interval_text(*of.loc['auc', columns], 2))
-        rows.append(f'| {model} | {starts.get(model, "")} | {" | ".join(ours)} | '
-                    f'{", ".join(f"{of.published[o]:.2f}" for o in printed)} |')
-    return '\n'.join(rows)
+        if bare: ours.append(interval_text(*of.loc['auc', columns], digits=2))
+        rows.append([model, starts.get(model), *ours, ', '.join(f'{of.published[o]:.2f}' for o in printed)])
+    return markdown_table(pd.DataFrame(rows, columns=['model', 'starts from', *heads, 'published'], dtype=object))
 
 # %% ../../../nbs/papers/karam2021/readme_tables.ipynb #0126203c
 def gains_markdown(
@@ -40,13 +39,13 @@ def gains_markdown(
 )->str: # a Markdown table
     "What the step over radiographs added to general images, target by target, with interval"
     gain = gaps[(gaps.baseline == 'ImageNet') & (gaps.metric == 'auc')].set_index('target')
-    rows = ['| target | test images | with a fracture | AUC, RadiNet minus ImageNet (95 %) |',
-            '| --- | --- | --- | --- |']
+    rows = []
     for o in sizes.itertuples():
         few = '' if o.enough else '; too few cases to tell'
-        rows.append(f'| {o.target} | {o.n} | {o.positives} | '
-                    f'{interval_text(*gain.loc[o.target, ["difference", "low", "high"]], 3)}{few} |')
-    return '\n'.join(rows)
+        found = interval_text(*gain.loc[o.target, ['difference', 'low', 'high']])
+        rows.append([o.target, o.n, o.positives, f'{found}{few}'])
+    heads = ['target', 'test images', 'with a fracture', 'AUC, RadiNet minus ImageNet (95 %)']
+    return markdown_table(pd.DataFrame(rows, columns=heads))
 
 # %% ../../../nbs/papers/karam2021/readme_tables.ipynb #2307de2f
 def _weight(o, seeds)->str:
@@ -85,13 +84,12 @@ def groups_markdown(
     targets:dict, # target to its head
 )->str: # a Markdown table
     "AUC on FracAtlas by what a split keeps together, the drops between them, and the bars that see no bone"
-    heads = ' | '.join(f'{head} | without hardware' for head in targets.values())
-    rows = [f'| split by | {heads} |', '| --- |' + ' --- |'*2*len(targets)]
+    heads, rows = [o for head in targets.values() for o in (head, 'without hardware')], []
     def cell(o): # a constant score: the hardware flag where there is no hardware
         if o['low'] == o['high']: return f"{o['value']:g} by construction"
         return interval_text(*(o[k]+0. for k in ('value', 'low', 'high')), 3)
     for kind,names in GROUP_ROWS.items():
         for key,name in names.items():
             cells = [cell(found['targets'][t][kind][key][o]) for t in targets for o in ('auc', 'without_hardware')]
-            rows.append(f'| {name} | {" | ".join(cells)} |')
-    return '\n'.join(rows)
+            rows.append([name, *cells])
+    return markdown_table(pd.DataFrame(rows, columns=['split by', *heads]))

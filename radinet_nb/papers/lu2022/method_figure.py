@@ -51,7 +51,8 @@ def method_parts(
         sharpened = method.target(teacher, torch.zeros(1, dtype=torch.long))
         target, logits = move_maps(sharpened, maps).clamp(0, 1), network(network.normalize(moved))
         found = [plain/255, moved/255, teacher, sharpened, target, method.maps(logits)]
-        return MethodParts(*(o[0].numpy() for o in found), float(bernoulli_kl(logits, target)[0]), method.a, method.t)
+        return MethodParts(*(o[0].numpy() for o in found), divergence=float(bernoulli_kl(logits, target)[0]),
+                           a=method.a, t=method.t)
 
 # %% ../../../nbs/papers/lu2022/method_figure.ipynb #061f1123
 def method_figure(

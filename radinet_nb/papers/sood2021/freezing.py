@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from ...data.runs import read_json
+from ...data.tables import markdown_table
 from ...errors import InputError
 from .configurations import CONFIGURATIONS, HE, PROBE
 
@@ -114,6 +115,5 @@ def freezing_markdown(
     "The kept results as a part of a page"
     tables = kept_tables(kept)
     rows = tables['fig4'][['configuration', 'initialized', 'AUC', 'macro F1', 'κ']]
-    lines = [['row of Fig. 4', *rows.columns[1:]], ['---']*5, *rows.fillna('').values.tolist()]
-    shown = '\n'.join(f'| {" | ".join(map(str, o))} |' for o in lines)
+    shown = markdown_table(rows.rename(columns=dict(configuration='row of Fig. 4')))
     return '\n'.join([shown, '', *(f'- {o}' for o in freezing_answers(tables))])
