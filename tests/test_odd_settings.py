@@ -5,14 +5,16 @@ import os
 import random
 import time
 from dataclasses import fields
+from inspect import signature
 from unittest.mock import patch
 
 import pytest
 
+from radinet_nb.analysis import advice
 from radinet_nb.cli import app
 from radinet_nb.data.notebooks import find_notebook
 from radinet_nb.errors import InputError
-from radinet_nb.learning.strategies import STRATEGIES, strategy_stage
+from radinet_nb.learning import strategies
 from radinet_nb.synthetic import hospital
 from radinet_nb.synthetic.population import Hospital
 from radinet_nb.terminal import pairs
@@ -88,14 +90,16 @@ def test_odd_knobs_of_the_synthetic_hospital_are_a_value_or_one_line(tmp_path):
     assert lines > many//2 and not list((tmp_path/'out').glob('*'))
 
 
-def test_odd_parameters_of_advice_are_a_value_or_one_line():
+def test_odd_parameters_of_advice_are_a_value_or_one_line(tmp_path):
     rng, lines = random.Random(seed), 0
-    known = list(notebook_parameters(find_notebook('steps/stage')))
-    for _ in range(many):
-        try: given = pairs([f'{rng.choice(known)}={odd_value(rng)}'], '--set', as_yaml=True)
-        except InputError: continue
-        lines += bool(one_line(lambda given=given: strategy_stage(rng.choice(list(STRATEGIES)), 2, **given)))
-    assert lines > many//3
+    known = [*notebook_parameters(find_notebook('steps/stage')), *signature(advice.advise).parameters]
+    with (patch.object(strategies, 'named_start', return_value=('start', 'densenet51')),
+          patch.object(strategies, 'studies_with_images', return_value=(None, None, ())),
+          patch.object(advice, 'advise', autospec=True, side_effect=InputError('good'))): # after every check
+        for _ in range(many):
+            args = ['advise', 'x', 'start', str(tmp_path), '--set', f'{rng.choice(known)}={odd_value(rng)}']
+            lines += 'good' not in one_line(lambda args=args: app(args, standalone_mode=False))
+    assert many//3 < lines < many and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('step', steps)
