@@ -8,6 +8,7 @@ __all__ = ['synthesize_command', 'fetch_command', 'ingest_command', 'annotate_co
 
 # %% ../nbs/data_commands.ipynb #da7a0004
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
@@ -220,9 +221,10 @@ def advise_command(
 ):
     "Which way of fine-tuning to take for these studies and this start, or that the data cannot tell."
     from radinet_nb.analysis.advice import advice_lines, advise
+    from radinet_nb.learning.stages import DATA_PARAMETERS
     from radinet_nb.learning.strategies import STRATEGIES, named_start, strategy_stage, studies_with_images
     chosen, own = tuple(strategies or STRATEGIES), pairs(settings, '--set', as_yaml=True)
-    if taken := {'source', 'backbone', 'parents'} & set(own):
+    if taken := {'backbone', 'fold', 'parents', *signature(advise).parameters, *DATA_PARAMETERS} & set(own):
         raise InputError(f'{min(taken)} has a place of its own', '--set', 'see radinet advise --help')
     for name in chosen: strategy_stage(name, epochs, **own | dict(source='start')) # before any image is read
     with progress_line('radinet advise'):

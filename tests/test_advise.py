@@ -82,6 +82,8 @@ def unlabelled(folder, tmp_path):
 
 
 WRONG = [(['--strategy', 'LP-TF'], "no strategy is called 'LP-TF'"), (['--set', 'free=all'], 'decide free themselves'),
+         (['--set', 'name=x'], 'decide name themselves'), (['--set', 'folds=3'], 'has a place of its own'),
+         (['--set', 'head={}'], 'is not a text'), (['--set', 'device=gpu 7'], 'is no device'),
          (['--set', 'batchsize=3'], 'did you mean batch_size?'), (['--set', 'source=x'], 'has a place of its own'),
          (['--folds', '30'], '24 patients of the rarer class for 30 folds'), (['--epochs', '0'], '0 epochs'),
          (['--set', 'body_init=he'], 'the body is drawn by he and carried from')]

@@ -1,6 +1,10 @@
-"Labels from reports: promises kept, groups kept whole, nothing stops on bad reports, models without code"
+"""Labels from reports: promises kept, groups kept whole, nothing stops on bad reports, models without code
+
+`RADINET_ODD=500 RADINET_SEED=7 pytest tests/test_annotation.py -k odd` for many odd inputs with a seed of their own."""
 import json
 import os
+import random
+import shutil
 import time
 from pathlib import Path
 
@@ -11,6 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from test_damaged_tables import damaged, secret
+from test_odd_settings import many, one_line
+from test_odd_settings import seed as odd_seed
 
 from radinet_nb.annotation.annotate import annotate_reports, gather, handed_on, in_chunks
 from radinet_nb.annotation.annotator import fit_annotator, label_reports, load_annotator, save_annotator
@@ -338,6 +345,54 @@ def test_what_is_refused_leaves_nothing(tmp_path, name):
     assert '\n' not in str(e.value) and not any(o in str(e.value) for o in ('Roe', 'Jane', 'Normal'))
 
 
+odd_columns = [[o]*60 for o in (1.5, None, b'\xff\0', [1, 2], True, {'a':1}, pd.Timestamp('2020-01-01'), 10**18,
+                                'x'*200_000, float('inf'), pd.Timedelta(1), secret, '\0', [])]
+odd_columns += [['1', None]*30, [b'1', b'0']*30, range(60), pd.Categorical(['1', '0']*30)]
+
+
+def odd_input(folder, rng):
+    "Write an odd table or export, and say how it is annotated: reports, labelled reports, options"
+    frame = hospital(60, 50)[0].replace({'patient':{'3':secret}})
+    table, labels = (frame[o].to_csv(index=False).encode() for o in (list(frame), ['study', 'fracture']))
+    kind, how = rng.randrange(6), dict(rules=rng.random() < .3, grouping=rng.choice(['patient', 'report']))
+    wrong = dict(error=0), dict(grouping='x'), dict(audit=-1), dict(confidence=1), dict(similarity=2)
+    if rng.random() < .1: how |= rng.choice([*wrong, dict(error=float('nan')), dict(columns={'key':'x'})])
+    if kind < 2: (folder/'r.csv').write_bytes(damaged('', table, rng)); return folder/'r.csv', None, how
+    if kind == 2:
+        name = rng.choice(['r.csv.gz', 'r.parquet', 'r.pq', 'r', 'r.CSV', 'r.xlsx'])
+        (folder/name).write_bytes(damaged('', table, rng)); return folder/name, None, how
+    if kind == 3:
+        column = rng.choice([*frame, 'split', 'extra'])
+        frame.assign(**{column:rng.choice(odd_columns)}).to_parquet(folder/'r.parquet')
+        if rng.random() < .3:
+            (folder/'r.parquet').write_bytes(damaged('r.parquet', (folder/'r.parquet').read_bytes(), rng))
+        return folder/'r.parquet', None, how
+    (folder/'reports.csv').write_bytes(damaged('', table, rng) if rng.random() < .5 else table)
+    (folder/'labels.csv').write_bytes(damaged('', labels, rng))
+    if kind == 4: return folder, None, how
+    (folder/'labels.csv').write_bytes(damaged('', table, rng))
+    return folder/'reports.csv', folder/'labels.csv', how
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_odd_inputs_are_annotated_or_end_in_one_line(tmp_path, capfd):
+    rng, lines, n = random.Random(f'annotate {odd_seed}'), 0, 20 if many < 500 else many
+    for i in range(n):
+        export, out = tmp_path/'export', tmp_path/'out'
+        export.mkdir()
+        reports, labelled, how = odd_input(export, rng)
+        before = listed(tmp_path)
+        try:
+            line = one_line(lambda: annotate_reports(reports, labelled, out, jobs=1, **how)) # noqa: B023
+            assert secret not in line and (not line or listed(tmp_path) == before)
+        except BaseException: print(i, how, reports, labelled); raise
+        lines += bool(line)
+        shutil.rmtree(export); shutil.rmtree(out, ignore_errors=True)
+    assert 2 < lines < n
+    out = capfd.readouterr()
+    assert secret not in out.out+out.err
+
+
 def test_a_full_output_folder_is_noticed_first(tmp_path):
     (tmp_path/'full').mkdir()
     (tmp_path/'full'/'mine').touch()
@@ -404,7 +459,8 @@ said = {
        'There is no evidence of healing of the fracture.', 'Fracture has not completely healed.',
        'No fracture except that of the ulnar styloid', 'There is, without doubt, a fracture.', 'Volar plate fracture.',
        'Mother noticed swelling after a fall, fracture of the radius', '#4th metacarpal neck', '# 2nd metatarsal',
-       'Fracure of the ulna', 'Prior radiographs show a fracture of the radius', 'Previously unsuspected fracture',
+       'Fracure of the ulna', 'Fracyure of the ulna', 'Fracxture of the ulna', 'Previously unsuspected fracture',
+       'Prior radiographs show a fracture of the radius',
        'No effusion\nFracture of the radius', 'Plate and screws bridge the fracture.', 'NO CYST.FRACTURE OF THE ULNA',
        'Fracture: not seen on the prior study, evident today.'],
     0:['There\u2019s no fracture.', "I don't think there is a fracture.", 'Nothing suggestive of fracture.',

@@ -1,6 +1,7 @@
 """Damaged exports: every file is accounted for, nothing hangs, nothing is written outside, nothing large is allocated
 
-`RADINET_DAMAGED=2000 pytest tests/test_damage.py` for the large run; real files take part where they are at hand."""
+`RADINET_DAMAGED=2000 RADINET_SEED=7 pytest tests/test_damage.py` for a large run with a seed of its own; real files
+take part where they are at hand."""
 import json
 import os
 import struct
@@ -23,7 +24,7 @@ from radinet_nb.data.runs import peak_memory
 from radinet_nb.errors import InputError
 from radinet_nb.synthetic.dicom_files import write_dicom
 
-count = int(os.environ.get('RADINET_DAMAGED', 100))
+count, seed = int(os.environ.get('RADINET_DAMAGED', 100)), int(os.environ.get('RADINET_SEED', 0))
 real = Path(os.environ.get('RADINET_DATA', Path(__file__).resolve().parents[2]/'shared'/'data'))/'dicom'
 ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 harms = ('truncated', 'bits', 'length', 'cut', 'tag', 'tail', 'zip', 'text', 'empty', 'whole')
@@ -71,7 +72,7 @@ def damaged(data, harm, rng):
 
 
 def test_every_damaged_file_is_accounted_for(tmp_path):
-    rng, export, out = np.random.default_rng(0), tmp_path/'export', tmp_path/'out'
+    rng, export, out = np.random.default_rng(seed), tmp_path/'export', tmp_path/'out'
     export.mkdir()
     good, kinds = sources(tmp_path/'good'), {}
     for i in range(count):

@@ -1,11 +1,13 @@
-"A model folder: what its configuration may say, and that odd ones end in one line"
+"""A model folder: what its configuration may say, and that odd ones end in one line
+
+`RADINET_ODD=500 RADINET_SEED=7 pytest tests/test_model_folder.py` for many, with a seed of their own."""
 import copy
 import json
-import time
 
 import numpy as np
 import pytest
 import torch
+from test_odd_settings import many, one_line, seed
 
 from radinet_nb.errors import InputError
 from radinet_nb.learning.networks import Network
@@ -45,27 +47,16 @@ def odd_configs(config, seed, n):
         yield bytes(data)
 
 
-def load_odd(folder, seed, n):
-    "How odd configurations end, and the processor seconds of the slowest"
-    path, ends, slowest = folder/'config.json', dict(value=0, line=0), 0
+def test_odd_configurations_end_in_a_value_or_one_line(folder):
+    path, values = folder/'config.json', []
     right = path.read_text()
     try:
-        for data in odd_configs(json.loads(right), seed, n):
+        for i, data in enumerate(odd_configs(json.loads(right), seed+5, many)):
             path.write_bytes(data)
-            start = time.process_time()
-            try:
-                ends['value'] += load_network(folder)[1]['classes'] == FACTS['classes']
-            except InputError as e:
-                assert '\n' not in str(e) and len(str(e)) < 600
-                ends['line'] += 1
-            slowest = max(slowest, time.process_time()-start)
+            try: assert len(one_line(lambda: values.append(load_network(folder)[1]))) < 600
+            except BaseException: print(i, data[:2000]); raise
     finally: path.write_text(right)
-    return ends, slowest
-
-
-def test_odd_configurations_end_in_a_value_or_one_line(folder):
-    ends, slowest = load_odd(folder, 5, 60)
-    assert sum(ends.values()) == 60 and ends['line'] > 30 and slowest < 5, (ends, slowest)
+    assert len(values) < many//2 and all(o['classes'] == FACTS['classes'] for o in values)
 
 
 @pytest.mark.parametrize(('key', 'value'), [

@@ -4,11 +4,19 @@
 import os
 import random
 import time
+from dataclasses import fields
+from inspect import signature
+from unittest.mock import patch
 
 import pytest
 
+from radinet_nb.analysis import advice
+from radinet_nb.cli import app
 from radinet_nb.data.notebooks import find_notebook
 from radinet_nb.errors import InputError
+from radinet_nb.learning import strategies
+from radinet_nb.synthetic import hospital
+from radinet_nb.synthetic.population import Hospital
 from radinet_nb.terminal import pairs
 from radinet_nb.workflow.parameters import check_parameters, example_of, is_kind, notebook_parameters
 from radinet_nb.workflow.plan import make_plan
@@ -68,9 +76,30 @@ def test_odd_parameters_are_a_value_or_one_line():
 
 def test_odd_sections_are_refused_by_the_plan():
     rng = random.Random(seed)
-    for name in rng.sample(names, max(2, many//40)):
+    for name in rng.choices(names, k=max(2, many//4)):
         item = f'{name}={odd_value(rng)}'
         one_line(lambda item=item: make_plan(load_profile('smoke', settings=pairs([item], '--set', as_yaml=True))))
+
+
+def test_odd_knobs_of_the_synthetic_hospital_are_a_value_or_one_line(tmp_path):
+    rng, knobs, lines = random.Random(seed), [o.name for o in fields(Hospital)], 0
+    for _ in range(many):
+        args = ['synthesize', str(tmp_path/'out'), '--set', f'{rng.choice([*knobs, *knobs, *names])}={odd_value(rng)}']
+        with patch.object(hospital, 'population', side_effect=InputError('good')): # which is drawn of right knobs
+            lines += 'good' not in one_line(lambda args=args: app(args, standalone_mode=False))
+    assert lines > many//2 and not list((tmp_path/'out').glob('*'))
+
+
+def test_odd_parameters_of_advice_are_a_value_or_one_line(tmp_path):
+    rng, lines = random.Random(seed), 0
+    known = [*notebook_parameters(find_notebook('steps/stage')), *signature(advice.advise).parameters]
+    with (patch.object(strategies, 'named_start', return_value=('start', 'densenet51')),
+          patch.object(strategies, 'studies_with_images', return_value=(None, None, ())),
+          patch.object(advice, 'advise', autospec=True, side_effect=InputError('good'))): # after every check
+        for _ in range(many):
+            args = ['advise', 'x', 'start', str(tmp_path), '--set', f'{rng.choice(known)}={odd_value(rng)}']
+            lines += 'good' not in one_line(lambda args=args: app(args, standalone_mode=False))
+    assert many//3 < lines < many and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('step', steps)

@@ -16,7 +16,7 @@ import pydicom
 import pytest
 from pydicom.datadict import DicomDictionary, dictionary_VR
 from pydicom.sequence import Sequence
-from test_damage import count, patience, sources
+from test_damage import count, patience, seed, sources
 
 from radinet_nb.data.convert import header_names
 from radinet_nb.data.disk import files_below
@@ -27,7 +27,6 @@ from radinet_nb.data.ingest import ingest
 from radinet_nb.data.journal import file_code
 from radinet_nb.errors import InputError
 
-seed = int(os.environ.get('RADINET_SEED', 0))
 name, accented, japanese = 'Zwyrtek^Quandoro', 'Zwÿrßek^Quåndøro', 'Yamada^Tarou=茂吉^龍之介'
 ident, day = 'MRN7319', '19310727'
 secrets = ('Zwyrtek', 'Quandoro', ident, day, '1931-07-27', 'Zwÿrßek', 'Quåndøro', '茂吉', '龍之介')

@@ -7,6 +7,7 @@ __all__ = ['annotator_format', 'Annotator', 'label_reports', 'fit_annotator', 's
 
 # %% ../../nbs/annotation/annotator.ipynb #ec39d5b5
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,8 +119,9 @@ def load_annotator(
     "Read an annotator without executing anything in it; InputError where files are missing or do not match"
     folder = Path(folder)
     for name in ('annotator.json', 'vocabulary.json', 'weights.safetensors'):
-        if not (folder/name).is_file():
+        if not os.path.lexists(folder/name):
             raise InputError(f'{name} is missing', where=folder.name, mend='name a folder of save_annotator')
+        require_regular(folder/name)
     facts, vocabulary = read_json(folder/'annotator.json', dict), read_json(folder/'vocabulary.json', list)
     try: weights = load_file(require_regular(folder/'weights.safetensors'))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError): weights = {}

@@ -12,12 +12,13 @@ from .reports import fracture_sign
 
 # %% ../../nbs/annotation/fracture_words.ipynb #78f77b98
 def _misspelled(word:str)->str:
-    "Pattern for a word and for what it becomes when a letter is lost, doubled or swapped with the next"
+    "Pattern for a word and for what it becomes when a letter is lost, wrong, too many or swapped with the next"
     places = range(1, len(word)-1)
     lost = {word[:i]+word[i+1:] for i in places}
-    doubled = {word[:i]+word[i]+word[i:] for i in places}
+    wrong = {word[:i]+'[a-z]'+word[i+1:] for i in places}
+    more = {word[:i]+'[a-z]'+word[i:] for i in range(1, len(word))}
     swapped = {word[:i]+word[i+1]+word[i]+word[i+2:] for i in places}
-    return '|'.join(sorted({word} | lost | doubled | swapped, key=lambda o: (-len(o), o)))
+    return '|'.join(sorted({word} | lost | wrong | more | swapped, key=lambda o: (-len(o), o)))
 
 # %% ../../nbs/annotation/fracture_words.ipynb #b215a90d
 _services = (r'clinics?|liaison|risks?|prevention|protocols?|boots?|shoes?|table|services?|team|units?|probability'

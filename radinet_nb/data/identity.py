@@ -26,7 +26,7 @@ def read_key(
 )->bytes: # at least 16
     "The hospital's key, made on first use; `InputError` for a file that holds no key"
     path = Path(path)
-    if not path.exists():
+    if not os.path.lexists(path): # in the place of a broken link no key is made
         path.parent.mkdir(parents=True, exist_ok=True)
         try: fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError: return read_key(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from .text_files import file_text, require_regular
 from ..errors import InputError
@@ -209,6 +210,12 @@ def as_days(
     return day, (day.isna() & ~text.str.lower().isin(empty_words)).astype(bool)
 
 # %% ../../nbs/data/table_files.ipynb #7a1e0036
+def _check_letters(table):
+    "pandas passes on bytes that are no UTF-8, and ends with them, in full, where they are used"
+    for o in table.index, *(table.iloc[:, i] for i in range(table.shape[1])):
+        values = o.dtype.categories if isinstance(o.dtype, pd.CategoricalDtype) else o
+        if isinstance(values.dtype, pd.StringDtype): pa.array(values).validate(full=True)
+
 def read_parquet(
     path, # a file
     *required, # columns that it must have
@@ -216,7 +223,9 @@ def read_parquet(
     "Read a Parquet file; `InputError` where it is none, or lacks a column"
     path = require_regular(path)
     # a damaged file ends in errors of many classes, some of them the reader's own
-    try: table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path)
+        _check_letters(table)
     except Exception as e:
         raise InputError(f'is no Parquet file that can be read ({type(e).__name__})', path, 'make it again') from None
     require_columns(table, required, path)

@@ -177,8 +177,9 @@ def read_features(
 )->Features:
     "Features from disk, without code; `InputError` for a file that holds none, or not whole ones"
     from safetensors import SafetensorError, safe_open
+    require_regular(path)
     try:
-        with safe_open(require_regular(path), framework='np') as f:
+        with safe_open(path, framework='np') as f:
             about, values = json.loads((f.metadata() or {}).get('radinet_nb', '{}')), f.get_tensor('features')
     except (SafetensorError, OSError, ValueError) as e:
         raise InputError(f'no features can be read ({type(e).__name__})', path, 'compute them again') from None

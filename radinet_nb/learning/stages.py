@@ -4,14 +4,18 @@
 
 # %% auto #0
 __all__ = ['ADAPTED', 'NETWORK_PARAMETERS', 'RENAMED', 'STAGE_PARAMETERS', 'SCHEDULES', 'OF_SCHEDULES', 'SCHEDULE_PARAMETERS',
-           'DATA_PARAMETERS', 'check_choices', 'Stage', 'check_parameter_names', 'with_auto_rates',
-           'schedule_from_parameters', 'stage_from_parameters', 'stage_parameters']
+           'DATA_PARAMETERS', 'check_choices', 'Stage', 'check_parameter_names', 'check_parameter_kinds',
+           'with_auto_rates', 'schedule_from_parameters', 'stage_from_parameters', 'stage_parameters']
 
 # %% ../../nbs/learning/stages.ipynb #1c6a1d69
 import difflib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from inspect import signature
+from numbers import Integral, Real
+from pathlib import Path
+
+import torch
 
 from ..errors import InputError
 from .adapters import check_adapters
@@ -41,6 +45,12 @@ def check_choices(
         raise InputError('adapters are added and nothing lets them learn', 'free', f'write {ADAPTED} or leave it empty')
     if stage.lora_rank and stage.l2sp_alpha:
         raise InputError('beside adapters the carried weights do not move', 'l2sp_alpha', 'leave it 0')
+    for name, least in dict(batch_size=1, accumulate=1, processes=1, threads=0, folds=0, fold=0).items():
+        value = getattr(stage, name)
+        if value < least: raise InputError(f'is {value}', name, f'write {least} or more')
+    try: torch.device(stage.device or 'cpu')
+    except RuntimeError:
+        raise InputError(f'{stage.device!r} is no device', 'device', 'write cpu or cuda, or leave it empty') from None
     if start and drawn:
         raise InputError(f'the body is drawn by {drawn} and carried from {start}', 'body_init',
                          'leave it empty, or name no source; head_init draws the head alone')
@@ -109,6 +119,30 @@ def check_parameter_names(
         near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
         raise InputError(f'a stage has no parameter {name!r}', f'parameter {name}', f'did you mean {near}?')
 
+_TYPES = ({k: NetworkSpec.__dataclass_fields__[o].type for k, o in NETWORK_PARAMETERS.items()} |
+          {k: Stage.__dataclass_fields__[o].type for k, o in STAGE_PARAMETERS.items()} |
+          {k: o.annotation for make in SCHEDULES.values() for k, o in signature(make).parameters.items()})
+_ITEMS = dict(head_widths=int, input_mean=float, input_std=float) # of a list; of the others texts
+_MEANT = {str: (str | Path, 'a text'), bool: (bool, 'true or false'), int: (Integral, 'a whole number'),
+          float: (Real, 'a number'), tuple: (list | tuple, 'a list')}
+
+def _is_meant(value, kind)->bool:
+    "Whether a value is of a type, and a number one that can be computed with"
+    if not isinstance(value, _MEANT[kind][0]) or isinstance(value, bool) and kind is not bool: return False
+    return kind not in (int, float) or abs(value) < (2**32 if kind is int else 1e300) # NaN is not
+
+def check_parameter_kinds(
+    params:dict, # flat parameters of a stage's notebook; a value may come from a command line
+):
+    "`InputError` for a text, a number or a list where a stage needs another, and for numbers that are none"
+    for name, value in params.items():
+        kind = _TYPES.get(name)
+        if kind not in _MEANT: continue
+        if not _is_meant(value, kind): raise InputError(f'{value!r} is not {_MEANT[kind][1]}', f'parameter {name}')
+        item = _ITEMS.get(name, str)
+        for o in value if kind is tuple else []:
+            if not _is_meant(o, item): raise InputError(f'holds {o!r}, not {_MEANT[item][1]}', f'parameter {name}')
+
 # %% ../../nbs/learning/stages.ipynb #ca80dbf5
 def with_auto_rates(
     phases:tuple|list, # of `Phase`
@@ -139,8 +173,9 @@ def schedule_from_parameters(
 def stage_from_parameters(
     params:dict, # flat, as a notebook records them: any of the names above
 )->Stage:
-    "The stage that parameters mean; a name that no stage has is an `InputError` with the nearest known one"
+    "The stage that parameters mean; a name that no stage has, or a value that it cannot use, is an `InputError`"
     check_parameter_names(params)
+    check_parameter_kinds(params)
     network = NetworkSpec(**{field: params[k] for k, field in NETWORK_PARAMETERS.items() if k in params})
     own = {field: params[k] for k, field in STAGE_PARAMETERS.items() if k in params}
     return Stage(network=network, schedule=schedule_from_parameters(params), **own)

@@ -36,6 +36,7 @@ STRATEGIES = {
 def strategy_stage(
     name:str, # a key of `STRATEGIES`
     epochs:int, # that a training may take
+    /,
     **options, # of a stage: backbone, source, parts, batch_size, seed, threads, ...
 )->Stage:
     "The stage of a strategy, with a head of one layer; `InputError` for an unknown strategy"

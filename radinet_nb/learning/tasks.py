@@ -8,7 +8,7 @@ __all__ = ['FRACTURE', 'BODY_PART', 'TASKS', 'class_name', 'labels_of', 'check_f
 
 # %% ../../nbs/learning/tasks.ipynb #3e7929f0
 import difflib, numbers
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -166,7 +166,10 @@ def task_named(
 )->Task:
     "The task that is meant; an unknown name is an `InputError` with the nearest known one"
     if isinstance(task, Task): return task
-    if isinstance(task, dict): return Task(**task)
-    if task in TASKS: return TASKS[task]
-    near = difflib.get_close_matches(task, TASKS, n=1, cutoff=0)[0]
+    if isinstance(task, dict):
+        named = all(isinstance(task.get(o), str) for o in ('name', 'column'))
+        if named and isinstance(task.get('classes', ()), list | tuple) and set(task) <= {o.name for o in fields(Task)}:
+            return Task(**task)
+    elif isinstance(task, str) and task in TASKS: return TASKS[task]
+    near = difflib.get_close_matches(str(task), TASKS, n=1, cutoff=0)[0]
     raise InputError(f'task {task!r} is unknown', 'task', f'did you mean {near}? Known are {", ".join(TASKS)}')

@@ -21,6 +21,7 @@ from ..analysis.froc_rules import MAP_RULES, map_steps
 from ..analysis.metrics import evaluate
 from ..data.disk import whole_folder
 from ..data.runs import Run, load_run, require_new_folder, say_progress, write_json, write_text
+from ..data.table_files import read_parquet
 from ..data.tables import markdown_table
 from ..errors import InputError
 from ..learning.localization.localizer import STRIDE, Localizer, localizer_from_weights, save_localizer
@@ -125,7 +126,7 @@ def run_maps(
     files = [run.folder/o for o in ('maps.npy', 'predictions.parquet', 'boxes.parquet')]
     if run.record.get('task') != 'map' or not (run.weights.is_file() and all(o.is_file() for o in files)):
         raise InputError('this run left no trained localizer with maps', run.folder, 'name the run of a localization')
-    maps, boxes = np.load(files[0], mmap_mode='r'), pd.read_parquet(files[2])
+    maps, boxes = np.load(files[0], mmap_mode='r'), read_parquet(files[2])
     frame = run.predictions.reset_index(drop=True)
     rows = np.flatnonzero((frame.split == split) & frame.boxes_known)
     corners, of = boxes[['x0', 'y0', 'x1', 'y1']].to_numpy(float), boxes.row.to_numpy()

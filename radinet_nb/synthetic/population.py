@@ -7,6 +7,7 @@ __all__ = ['ranges', 'exams', 'Hospital', 'check_knobs', 'ages', 'first_visits',
            'returns', 'population']
 
 # %% ../../nbs/synthetic/population.ipynb #81e0ec2e
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import get_args
@@ -50,7 +51,8 @@ class Hospital:
     shift:float=0. # another site: 0 none, 1 a clearly different machine
 
     def __post_init__(self):
-        if self.parts is not None: self.parts = tuple([self.parts] if isinstance(self.parts, str) else self.parts)
+        if self.parts is not None: self.parts = tuple(self.parts if isinstance(self.parts, Iterable) and
+                                                      not isinstance(self.parts, str) else [self.parts])
         check_knobs(self)
 
 # %% ../../nbs/synthetic/population.ipynb #e93f2a79
@@ -61,7 +63,7 @@ def check_knobs(
     for p in h.parts or ():
         if p not in all_parts:
             raise InputError(f'unknown part {p!r}', where='parts', mend='use some of '+', '.join(all_parts))
-    if h.difficulty not in mixes:
+    if h.difficulty not in list(mixes):
         mend = 'use one of '+', '.join(mixes)
         raise InputError(f'unknown difficulty {h.difficulty!r}', where='difficulty', mend=mend)
     for f in fields(h):

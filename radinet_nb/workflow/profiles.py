@@ -7,9 +7,11 @@ __all__ = ['GENERAL', 'profile_path', 'read_profile', 'apply_settings', 'apply_d
            'check_profile', 'load_profile']
 
 # %% ../../nbs/workflow/profiles.ipynb #b661c6d7
+import os
 from pathlib import Path
 
 from ..data.notebooks import checkout, nearest, paper_folders
+from ..data.text_files import require_regular
 from ..errors import InputError
 from .papers import read_yaml
 from .parameters import check_name, is_kind, shortened
@@ -23,7 +25,7 @@ def profile_path(
 )->Path:
     "The file of a profile; an unknown one is an `InputError` with the nearest"
     if Path(name).suffix in ('.yaml', '.yml'):
-        if Path(name).is_file(): return Path(name)
+        if os.path.lexists(name): return require_regular(name)
         raise InputError('no such file', where=f'profile {name}', mend='name a YAML file')
     known = {path.stem: path for path in sorted((checkout()/'workflow'/'profiles').glob('*.yaml'))}
     if name in known: return known[name]
