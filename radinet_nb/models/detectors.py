@@ -8,7 +8,6 @@ __all__ = ['DETECTOR_CONFIG', 'DETECTOR_MEANING', 'DETECTOR_CARD', 'wrong_detect
 
 # %% ../../nbs/models/detectors.ipynb #5736aefb
 import copy
-import shutil
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import nn
 
 from ..analysis.detected import out_of_fold, scores_table, together
 from ..analysis.detection_choice import Choice, choose, image_probability, scored_boxes
+from ..data.disk import whole_folder
 from ..data.runs import load_run, require_new_folder, say_progress, write_json, write_text
 from ..data.tables import markdown_table
 from ..errors import InputError
@@ -238,10 +238,7 @@ def export_detectors(
         synthetic=bool(first.get('synthetic', False)), grouping=', '.join(first.get('grouping', [])),
         choice=asdict(choice), run=', '.join(o.record['id'] for o in runs), commit=first.get('commit'),
         fingerprint=first.get('fingerprint'))
-    part = out.with_name(f'.{out.name}.partial')
-    shutil.rmtree(part, ignore_errors=True)
-    write_detectors([detector_from_weights(o.weights) for o in runs], part, **config)
-    write_text(part/'README.md', _card_of(runs, load_detectors(part)[1], rest, test, table))
-    if out.exists(): out.rmdir()
-    part.rename(out)
+    with whole_folder(out) as part:
+        write_detectors([detector_from_weights(o.weights) for o in runs], part, **config)
+        write_text(part/'README.md', _card_of(runs, load_detectors(part)[1], rest, test, table))
     return out
