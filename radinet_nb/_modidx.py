@@ -2280,6 +2280,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'radinet_nb/learning/detection/answers.py'),
                                                        'radinet_nb.learning.detection.answers.both_sizes': ( 'learning/detection/answers.html#both_sizes',
                                                                                                              'radinet_nb/learning/detection/answers.py'),
+                                                       'radinet_nb.learning.detection.answers.enlarged': ( 'learning/detection/answers.html#enlarged',
+                                                                                                           'radinet_nb/learning/detection/answers.py'),
                                                        'radinet_nb.learning.detection.answers.image_boxes': ( 'learning/detection/answers.html#image_boxes',
                                                                                                               'radinet_nb/learning/detection/answers.py'),
                                                        'radinet_nb.learning.detection.answers.mean_answers': ( 'learning/detection/answers.html#mean_answers',
