@@ -7,7 +7,7 @@ __all__ = ['app', 'start', 'complete_profile', 'complete_item', 'main', 'use_pap
            'where_command', 'new_paper_command', 'parameters_command', 'compare_command', 'doctor_command']
 
 # %% ../nbs/cli.ipynb #057f08c2
-import os, signal, sys
+import errno, os, signal, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +91,8 @@ def main(
         line = error.format_message() if hasattr(error, 'format_message') else ' '.join(str(error).split())
         if getattr(error, 'name', '') == 'fcntl':
             usage, line = True, 'this does not work on Windows: see radinet doctor'
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            usage, line = True, f'{error.strerror}; free some disk, then call again: what was finished stays'
         if not usage: line = f'{type(error).__name__}: {line} (--debug shows where)'
         print(f'radinet: {line}', file=sys.stderr)
         return 2 if usage else 1

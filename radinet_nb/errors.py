@@ -15,8 +15,10 @@ class InputError(ValueError):
     ):
         self.what, self.where, self.mend = what, str(where), mend
         line = f'{self.where}: {what}' if self.where else what
-        line = ' '.join((f'{line}; {mend}' if mend else line).split())
-        if len(line) > 1000: line = f'{line[:700]} ... {line[-250:]}' # a value of thousands of letters was quoted
+        # of a value of thousands of letters the beginning and the end are quoted
+        words = (f'{line}; {mend}' if mend else line).split()
+        line = ' '.join(o if len(o) <= 300 else f'{o[:150]}...{o[-50:]}' for o in words)
+        if len(line) > 1000: line = f'{line[:700]} ... {line[-250:]}'
         # a name may hold what no terminal prints, or obeys
         super().__init__(''.join(o if o.isprintable() else o.encode('unicode-escape').decode() for o in line))
 

@@ -1,4 +1,5 @@
 "The command line as a user meets it: help, version, completion, parameters, comparison, the key, progress, silence"
+import errno
 import os
 import resource
 import subprocess
@@ -137,3 +138,11 @@ def test_on_windows_one_line_says_what_does_not_work(monkeypatch, capsys):
     monkeypatch.delattr(radinet_nb.data, 'ingest', raising=False)
     assert data_commands and main(['ingest', '.', 'out']) == 2
     assert 'does not work on Windows' in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(monkeypatch, capsys):
+    def full(*args, **kwargs): raise OSError(errno.ENOSPC, 'No space left on device', '/x/Roe_Jane.dcm')
+    monkeypatch.setattr('radinet_nb.cli.app', full)
+    assert main(['doctor']) == 2
+    assert capsys.readouterr().err == ('radinet: No space left on device; free some disk, then call again: what was '
+                                       'finished stays\n')

@@ -61,10 +61,12 @@ def is_sharded(
 # %% ../../nbs/data/cache.ipynb #be3aff31
 def _checked_about(about:dict)->dict:
     "What cache.json says; `ValueError`, `TypeError` or `KeyError` where it says something else"
-    shape, asked = about['shape'], about.get('asked', [])
+    shape, asked, stamps = about['shape'], about.get('asked', []), about.get('stamps', [])
+    lists = shape, asked, stamps, about['paths'], about['unreadable'], *about['unreadable']
+    if not all(isinstance(o, list) for o in lists): raise TypeError
     texts = [*about['paths'], *asked, *(o for row in about['unreadable'] for o in row)]
-    whole = isinstance(shape, list) and len(shape) == 3 and all(type(o) is int for o in shape)
-    pairs = all(len(o) == 2 for o in about['unreadable']) and len(about.get('stamps', [])) == len(asked)
+    whole = len(shape) == 3 and all(type(o) is int for o in shape)
+    pairs = all(len(o) == 2 for o in about['unreadable']) and len(stamps) == len(asked)
     if not (whole and pairs and all(isinstance(o, str) for o in texts)): raise ValueError
     for o in texts: o.encode() # a letter that is none cannot stand in a table
     return about
@@ -72,9 +74,9 @@ def _checked_about(about:dict)->dict:
 def _mapped(file:Path, shape:tuple)->np.ndarray:
     "An array of the cache in place; `InputError` where it is not of this shape, or shorter"
     try: array = np.load(require_regular(file), mmap_mode='r', allow_pickle=False)
-    except (OSError, ValueError, TypeError, EOFError, SyntaxError): array = None
-    if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.shape[1:] == shape[1:]:
-        if len(array) >= shape[0]: return array
+    except Exception: array = None # numpy reads the shape as Python, which ends in errors of many classes
+    kind = isinstance(array, np.ndarray) and array.dtype == np.uint8
+    if kind and array.shape[1:] == shape[1:] and len(array) >= shape[0]: return array
     raise InputError('is damaged', file, 'delete the cache, and make it again with build_cache')
 
 # %% ../../nbs/data/cache.ipynb #e5fb3015

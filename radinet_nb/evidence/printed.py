@@ -21,7 +21,8 @@ def _decimal(text):
     "The number and the size of its last printed digit, as fractions"
     bare = str(text).replace('−', '-').strip().removesuffix('%').strip()
     if not re.fullmatch(r'-?([0-9]+\.?[0-9]*|\.[0-9]+)', bare) or len(bare)>24:
-        raise InputError(f'{str(text)[:24]!r} is not a decimal number', mend='write it as printed, e.g. 76.60')
+        shown = 'a text' if re.search(r'[^\W\d_]', str(text)) else repr(str(text)[:24]) # of another file: a name
+        raise InputError(f'{shown} is not a decimal number', mend='write it as printed, e.g. 76.60')
     return Fraction(bare), Fraction(1, 10**len(bare.partition('.')[2]))
 
 # %% ../../nbs/evidence/printed.ipynb #5463b474
