@@ -75,8 +75,8 @@ def _mapped(file:Path, shape:tuple)->np.ndarray:
     "An array of the cache in place; `InputError` where it is not of this shape, or shorter"
     try: array = np.load(require_regular(file), mmap_mode='r', allow_pickle=False)
     except Exception: array = None # numpy reads the shape as Python, which ends in errors of many classes
-    kind = isinstance(array, np.ndarray) and array.dtype == np.uint8
-    if kind and array.shape[1:] == shape[1:] and len(array) >= shape[0]: return array
+    if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.shape[1:] == shape[1:]:
+        if len(array) >= shape[0]: return array
     raise InputError('is damaged', file, 'delete the cache, and make it again with build_cache')
 
 # %% ../../nbs/data/cache.ipynb #e5fb3015

@@ -129,7 +129,8 @@ _MEANT = {str: (str | Path, 'a text'), bool: (bool, 'true or false'), int: (Inte
 def _is_meant(value, kind)->bool:
     "Whether a value is of a type, and a number one that can be computed with"
     if not isinstance(value, _MEANT[kind][0]) or isinstance(value, bool) and kind is not bool: return False
-    return kind not in (int, float) or abs(value) < (2**32 if kind is int else 1e300) # NaN is not
+    limit = {int: 2**32, float: 1e300}.get(kind)
+    return limit is None or -limit < value < limit # NaN is not
 
 def check_parameter_kinds(
     params:dict, # flat parameters of a stage's notebook; a value may come from a command line

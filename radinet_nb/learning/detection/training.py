@@ -34,7 +34,7 @@ from ..devices import set_seed
 from ..learners import ChannelsLast, StageLearner, resolved_precision
 from ..localization.batches import map_rows
 from ..localization.localizer import STRIDE
-from ..localization.pyramid_runs import begin_run, end_run, write_predictions
+from ..localization.pyramid_runs import begin_run, end_run, write_predicted
 from ..localization.validation import auroc
 from ..memory import explain_out_of_memory
 from ..rows import audited_rows
@@ -220,7 +220,7 @@ def write_answers(
         found.append(a)
         told = dict(logit=a.image, probability=1/(1 + np.exp(-a.image)))
         parts.append((own, told, [None if boxes[i] is None else boxes[i]/STRIDE for i in own.index]))
-    write_predictions(run, one.name, parts)
+    write_predicted(run, one.name, parts)
     for k in 'cells', 'sides':
         np.save(run.folder/f'{k}.npy', np.concatenate([getattr(o, k) for o in found]), allow_pickle=False)
 

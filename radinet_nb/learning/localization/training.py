@@ -31,7 +31,7 @@ from ..learners import ChannelsLast, StageLearner, resolved_precision
 from .batches import MapLoader, MapRows, map_loaders, map_rows
 from .localizer import STRIDE, Localizer, LocalizerSpec, save_localizer
 from .methods import Method, method_named
-from .pyramid_runs import begin_run, end_run, write_predictions
+from .pyramid_runs import begin_run, end_run, write_predicted
 from .roles import check_roles, draw_roles, role_table
 from .targets import padded_boxes
 from .teaching import MapHistory, MapLoss, Teach, epoch_scores, in_evaluation
@@ -224,7 +224,7 @@ def write_maps(
         maps.append(found.astype(np.float16))
         told = dict(probability=found.max((1, 2)).astype('float64'))
         parts.append((data.split(split)[0], told, data.cells(split)))
-    write_predictions(run, one.name, parts)
+    write_predicted(run, one.name, parts)
     np.save(run.folder/'maps.npy', np.concatenate(maps), allow_pickle=False)
 
 # %% ../../../nbs/learning/localization/training.ipynb #b2615e84
