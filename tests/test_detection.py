@@ -113,8 +113,10 @@ def test_wrong_settings_are_told_in_one_line(wrong):
     assert '\n' not in str(e.value)
 
 
-def test_a_table_without_boxes_and_a_block_that_is_none_are_told(images):
+def test_no_box_no_such_block_and_too_wide_a_window_are_told(images):
     studies, sizes, cache = images[1]
+    wide = replace(ONE, network=replace(ONE.network, window=128))
+    with pytest.raises(InputError, match='window of 128 pixels in images of 64'): detect(wide, studies, sizes, cache)
     with pytest.raises(InputError, match='is no block'): detect(replace(ONE, free='block9'), studies, sizes, cache)
     with pytest.raises(InputError, match='holds no box'): detect(ONE, studies.assign(boxes=None), sizes, cache)
 

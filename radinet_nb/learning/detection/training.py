@@ -231,7 +231,10 @@ def detection_rows(
     sizes:pd.DataFrame, # path, width, height of its images
     cache, # `ImageCache` of single views
 )->tuple: # the rows; boxes of each; split to `MapRows`; what the chain has learned from; the audit, for the record
-    "Rows and boxes of a detection; `InputError` where boxes are wrong or the training part has none"
+    "Rows and boxes of a detection; `InputError` for wrong boxes, none in training, or too large a window"
+    if one.network.window > cache.shape[0]:
+        what = f'a window of {one.network.window} pixels in images of {cache.shape[0]}'
+        raise InputError(what, one.name, 'choose a smaller window, or ingest larger images')
     table, seen, audit = audited_rows(one, studies, cache)
     table = table.reset_index(drop=True)
     boxes = framed_boxes(table, sizes, cache.shape[0])
