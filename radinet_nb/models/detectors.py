@@ -53,7 +53,7 @@ def wrong_detector_value(
         'classes are two': len(config['classes']) == 2, 'members are 1 to 100': 1 <= config['members'] <= 100,
         'channels are 1 to 10,000': 1 <= config['channels'] <= 10_000,
         'dropout is 0 to below 1': 0 <= config['dropout'] < 1,
-        f'window is 0 or more, a multiple of {STRIDE}': config['window'] >= 0 and config['window'] % STRIDE == 0,
+        f'window is 0, or a multiple of {STRIDE}': 0 <= config['window'] < 1e5 and config['window'] % STRIDE == 0,
         'choice is as exported, its threshold that of the model': fits,
         'a detector has a normalization': bool(config['normalization'])}
     return next((what for what, holds in checks.items() if not holds), '')
