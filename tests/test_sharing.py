@@ -1,4 +1,5 @@
 "Model folders: written, read, refused; files judged by them; the run's own numbers again."
+import json
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from radinet_nb.learning.networks import Network
 from radinet_nb.learning.stages import stage_from_parameters
 from radinet_nb.learning.transfer import train_stage
 from radinet_nb.models.card import export_run
-from radinet_nb.models.folder import learner_from, load_network, read_config, write_model
+from radinet_nb.models.folder import learner_from, load_network, read_config, sha256, write_model
 from radinet_nb.models.prediction import predict_files
 from radinet_nb.synthetic.hospital import write_hospital
 
@@ -229,6 +230,8 @@ def test_wrong_use_is_one_line_and_exit_2(models, runs, hospital, tmp_path, caps
 def test_weights_that_hold_code_are_never_run(models, tmp_path, capsys):
     folder = shutil.copytree(models['pair'], tmp_path/'model')
     torch.save({'w': Code()}, folder/'weights.safetensors')
+    config = json.loads((folder/'config.json').read_text()) # whoever plants code writes its checksum, too
+    (folder/'config.json').write_text(json.dumps(config | dict(weights_sha256=sha256(folder/'weights.safetensors'))))
     assert 'holds code, which is never run' in message_of(capsys, 'predict', folder, tmp_path)
     (folder/'weights.safetensors').rename(folder/'weights.pth')
     assert 'may hold code' in message_of(capsys, 'predict', folder, tmp_path)
