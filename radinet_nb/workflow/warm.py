@@ -63,6 +63,7 @@ def serve_forks(
 ):
     "Be the warm process: import, then fork for everybody who asks, until the leash is let go"
     die_with_parent()
+    if select.select([leash], [], [], 0)[0]: return # who started this one had gone before, and imports take long
     signal.signal(signal.SIGCHLD, signal.SIG_IGN) # nobody waits for a fork: who asked for it sees its socket close
     with socket.socket(fileno=door) as listening:
         preload(modules)
