@@ -469,7 +469,8 @@ said = {
        'Attended fracture clinic; x-ray normal.', 'Seen at # clinic.', 'Sister had wrist fracture', 'Screw fracture.',
        'The fracture of the tibia is reported separately.', 'No fractures/dislocations.', 'no # 5th metacarpal',
        'Image # 4: normal', 'No fracutre.', 'No evidence\nof fracture', 'Osteoporosis with a high risk of fracture',
-       'Fracture: not seen.', 'Fracture / dislocation: not identified', 'Fracture free.', 'Wrist is fracture-free'],
+       'Fracture: not seen.', 'Fracture / dislocation: not identified', 'Fracture free.', 'Wrist is fracture-free',
+       'Keine Fraktur.', 'Wrist: kein Anhalt f\u00fcr eine Fraktur', 'Nessuna frattura.'],
     None:['Can\u2019t exclude fracture', '?# scaphoid', 'Pain. ? fracture', 'Fracture cannot be completely excluded',
           'Concern regarding fracture of the scaphoid', 'Possible old fracture.', 'Patient worried about fracture.']}
 

@@ -29,8 +29,9 @@ _services = (r'clinics?|liaison|risks?|prevention|protocols?|boots?|shoes?|table
 _between = (r'fixation|reduction|follow|up|followup|review|and|&|trauma|injury|dislocation|ortho\w*|hand|hip|spine'
             r'|discharge|virtual|out-?patients?|pa?ediatric|emergency|plaster|cast|risk|liaison|prevention|care')
 _of_service = rf'(?!(?:[\s/-]{{1,9}}(?:{_between})){{0,4}}[\s/-]{{1,9}}(?:{_services})(?!\w))'
-_named = (rf'(?<!clinic for )(?<!service for )(?:(?:{_misspelled("fractur")})\w*|{_misspelled("fracture")}'
-          rf'|(?:micro|re)fractur\w*){_of_service}(?!-free)|fract(?=\.)|fr?xs?')
+_named = (r'(?<!clinic for )(?<!service for )(?!frakt|fratt)'
+          rf'(?:(?:{_misspelled("fractur")})\w*|{_misspelled("fracture")}|(?:micro|re)fractur\w*)'
+          rf'{_of_service}(?!-free)|fract(?=\.)|fr?xs?')
 
 # %% ../../nbs/annotation/fracture_words.ipynb #5bd1a0e0
 _bones = (r'(?:radi(?:us|al)|ulnar?|humer(?:us|al)|clavicle|collar-?bone|scaphoid|lunate|triquetrum|trapezium|capitate'
