@@ -141,14 +141,18 @@ def whole_folder(
 ):
     "A temporary folder to write to: renamed to `folder` when the block succeeds, removed when it fails"
     folder = Path(folder).absolute()
-    remove_abandoned(folder.parent.glob(f'.{escape(folder.name)}.{"[0-9a-f]"*8}.part'))
+    left = {end: [*folder.parent.glob(f'.{escape(folder.name)}.{"[0-9a-f]"*8}.{end}')] for end in ('part', 'old')}
+    if left['old'] and not folder.exists(): left['old'].pop().rename(folder) # killed between the two renames below
+    remove_abandoned([*left['part'], *left['old']])
     part = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex[:8]}.part')
     aside = part.with_suffix('.old')
     part.mkdir(parents=True)
     with _held(part):
         yield part
         if os.name == 'posix': sync_folder(part)
-        try:
-            if folder.exists(): folder.rename(aside) if replace else folder.rmdir()
-            part.rename(folder)
-        finally: shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists(): folder.rename(aside) if replace else folder.rmdir()
+        try: part.rename(folder)
+        except OSError:
+            if aside.exists(): aside.rename(folder) # what stood there is worth more than nothing
+            raise
+        shutil.rmtree(aside, ignore_errors=True)

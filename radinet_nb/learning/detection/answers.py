@@ -39,6 +39,7 @@ def mean_answers(
     return Answers(torch.stack([o.image for o in several]).mean(0), cells,
                    torch.stack([o.sides for o in several]).mean(0))
 
+# %% ../../../nbs/learning/detection/answers.ipynb #6d865e63
 def enlarged(
     told:Answers, # of a smaller image, a square
     side:int, # of the map of the larger one, in cells
@@ -48,6 +49,7 @@ def enlarged(
     cells = grown(told.cells.sigmoid()[:, None])[:, 0].logit(eps=1e-6)
     return Answers(told.image, cells, grown(told.sides)*side/told.cells.shape[-1])
 
+# %% ../../../nbs/learning/detection/answers.ipynb #0ebe7ce3
 def both_sizes(
     network:Detector, # in evaluation mode
     x:torch.Tensor, # (n, 3, h, w) normalized images

@@ -93,6 +93,7 @@ class WindowLoader(MapLoader):
     def new(self, dataset=None, bs=None, shuffle=False, **kwargs):
         return WindowLoader(self.rows, self.batches, shuffle, self.window, self.sound)
 
+# %% ../../../nbs/learning/detection/windows.ipynb #ea078847
 def window_loaders(
     train:MapRows, # training rows
     valid:MapRows, # validation rows

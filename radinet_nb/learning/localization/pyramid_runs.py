@@ -68,6 +68,7 @@ def begin_run(
     device = torch.device(one.device) if one.device else best_device()
     return Begun(network, device, checkpoint, run, carried, record['facts'])
 
+# %% ../../../nbs/learning/localization/pyramid_runs.ipynb #d0c6b38e
 def end_run(
     begun:Begun, # whose network has learned, with its own files written
     one, # `Localization` or `Detection`
