@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,10 @@ from radinet_nb.annotation.annotate import annotate_reports, gather, handed_on, 
 from radinet_nb.annotation.annotator import fit_annotator, label_reports, load_annotator, save_annotator
 from radinet_nb.annotation.classifier import ReportClassifier
 from radinet_nb.annotation.comparison import accuracy_table, compare_models, report_models
+from radinet_nb.annotation.fracture_words import find_mentions
 from radinet_nb.annotation.groups import near_duplicates, split_by_group
 from radinet_nb.annotation.label_audit import apparent_error, audit_estimate, audit_sample, rate_interval
+from radinet_nb.annotation.language import is_english
 from radinet_nb.annotation.negation import read_negation
 from radinet_nb.annotation.ngrams import FixedCounter, ngram_counter
 from radinet_nb.annotation.report_tables import read_reports, study_reports
@@ -469,8 +472,7 @@ said = {
        'Attended fracture clinic; x-ray normal.', 'Seen at # clinic.', 'Sister had wrist fracture', 'Screw fracture.',
        'The fracture of the tibia is reported separately.', 'No fractures/dislocations.', 'no # 5th metacarpal',
        'Image # 4: normal', 'No fracutre.', 'No evidence\nof fracture', 'Osteoporosis with a high risk of fracture',
-       'Fracture: not seen.', 'Fracture / dislocation: not identified', 'Fracture free.', 'Wrist is fracture-free',
-       'Keine Fraktur.', 'Wrist: kein Anhalt f\u00fcr eine Fraktur', 'Nessuna frattura.'],
+       'Fracture: not seen.', 'Fracture / dislocation: not identified', 'Fracture free.', 'Wrist is fracture-free'],
     None:['Can\u2019t exclude fracture', '?# scaphoid', 'Pain. ? fracture', 'Fracture cannot be completely excluded',
           'Concern regarding fracture of the scaphoid', 'Possible old fracture.', 'Patient worried about fracture.']}
 
@@ -479,6 +481,98 @@ said = {
 def test_rules_know_clauses_times_persons_and_other_meanings(label, sentence):
     got = rule_label(plain_text(sentence)[0])[0]
     assert (None if got is pd.NA else got) == label
+
+
+#: statements that affirm or deny a fracture in other languages, labelled before the rules read them: none gets a label
+foreign = dict(
+    spanish=['Fractura.', 'Fractura de radio distal.', 'Fractura del escafoides', 'Fracturas costales múltiples.',
+        'FRACTURA DESPLAZADA', 'Fx de cadera derecha.', 'Fisura en la falange.', 'Sin fractura.', 'No hay fractura.',
+        'No se observan fracturas.', 'Sin fracturas ni luxaciones.', 'Ninguna fractura.', 'Negativo para fractura',
+        'Sin fx.', 'SIN FRACTURA', 'No se ve línea de fractura', 'Dudosa fractura', 'Posible fractura',
+        'Fractura consolidada', 'Radiografía normal sin lesiones óseas', 'Fractura-luxación', 'No fractura',
+        'Sin # ni luxación', 'fracture no visible, sin lesión'],
+    catalan=['Fractura del radi.', 'Sense fractura.', 'No hi ha cap fractura.'],
+    portuguese=['Fratura do rádio.', 'Fratura distal.', 'Fratura no punho esquerdo', 'Sem fratura.',
+        'Não há fraturas.', 'Ausência de fratura', 'Nao se observa fratura.', 'Sem fx.', 'sem fracture',
+        'Suspeita de fratura', 'Lesão óssea ausente, sem fratura', 'No fratura', 'Fraturas'],
+    french=['Fracture du radius.', 'Fracture de cheville.', 'Fracture déplacée', 'Fracture poignet droit.',
+        'Une fracture.', 'Fracture et luxation.', 'Trait de fracture visible', "Fracture de l'ulna.",
+        'Fracture ouverte de jambe', 'Pas de fracture.', 'Sans fracture', 'Aucune fracture.', 'Absence de fracture.',
+        "Pas d'os fracturé", 'Ni fracture ni luxation.', 'Pas de trait de fracture', 'sans fracture of the radius',
+        'Pas de fracture récente.', 'Aucun signe de fracture', 'Fracture non déplacée', 'Fractures costales',
+        'Fracture ancienne', 'Fracture consolidée', 'RAS, pas de fracture', 'Fracture absente', 'FRACTURE DÉPLACÉE',
+        'Suspicion de fracture', 'Fissure osseuse', 'Pas de # vue'],
+    italian=['Frattura del radio.', 'Frattura composta.', 'Fratture multiple', 'Nessuna frattura.', 'Senza fratture.',
+        'Non fratture.', 'Non si osservano fratture', 'Assenza di frattura.', 'Sospetta frattura',
+        'Frattura scomposta', 'Microfrattura', 'no fratture', 'Non fx', 'Non evidenza di fracture'],
+    romanian=['Fractură de radius.', 'Fractura antebrat.', 'Fără fractură.', 'Fara fracturi.'],
+    dutch=['Fractuur.', 'Fractuur in de pols.', 'Fractuur is zichtbaar', 'Breuk van de enkel.', 'Distale fracturen',
+        'Geen fractuur.', 'Geen fractuur of luxatie.', 'Er is geen fractuur in de pols.', 'Geen fracturen',
+        'Zonder breuk', 'geen fracture', 'Geen #.', 'Geen aanwijzingen voor fractuur', 'Pols: geen fractuur',
+        'fracture niet zichtbaar', 'Oude fractuur', 'Scaphoidfractuur', 'geen fract.'],
+    german=['Fraktur.', 'Distale Radiusfraktur.', 'Fraktur des Radius', 'Wrist: Fraktur', 'Knochenbruch.',
+        'Frakturen der Rippen', 'Keine Fraktur.', 'Wrist: kein Anhalt für eine Fraktur', 'Ohne Fraktur.',
+        'Kein Bruch.', 'keine fracture', 'Fraktur nicht nachweisbar.', 'Keine frische Fx.', 'Frakturausschluss',
+        'KEINE FRAKTUR', 'V.a. Fraktur', 'Verdacht auf Fraktur', 'Kein Frakturnachweis', 'Frakturlinie sichtbar',
+        'Radius-Fraktur', 'keine #', 'fracture nicht sichtbar', 'Status post Fraktur'],
+    scandinavian=['Fraktur i håndled.', 'Brud på radius.', 'Brudd i underarm', 'Radiusfraktur.', 'Benbrott.',
+        'Fraktur vänster hand.', 'Ingen fraktur.', 'Intet brud.', 'Ingen brudd', 'Inga frakturer.', 'Inget brott.',
+        'Ikke brudd.', 'Uden brud.', 'utan fraktur', 'Ingen fracture seen', 'Mistanke om fraktur',
+        'Misstänkt fraktur', 'Ingen påvist fraktur', 'Frisk fraktur', 'fracture ikke set', 'Ingen tegn til brudd',
+        'Gammelt brud'],
+    finnish=['Murtuma.', 'Ei murtumaa.'],
+    polish=['Złamanie kości promieniowej.', 'Zlamanie.', 'Bez złamania.', 'bez zlamania',
+        'Nie stwierdza się złamania', 'Brak złamań.', 'bez fracture', 'Stare złamanie', 'Podejrzenie złamania',
+        'brak fracture', 'Nie ma złamania'],
+    czech=['Zlomenina.', 'Fraktura zápěstí.', 'Zlomenina vřetenní kosti', 'Bez zlomeniny.', 'Bez fraktury.',
+        'Zlomenina není.', 'Fraktura neprokázána', 'Suspektní fraktura', 'Stará zlomenina', 'fracture není'],
+    croatian=['Prijelom.', 'Fraktura radijusa.', 'Bez prijeloma.', 'Nema frakture.'],
+    hungarian=['Törés.', 'Csonttörés', 'Nincs törés.', 'Törés nem látható.'],
+    turkish=['Kırık.', 'Radius kırığı', 'Fraktür mevcut.', 'Kırık yok.', 'kirik yok', 'KIRIK YOK', 'Kırık izlenmedi.',
+        'Fraktür saptanmadı.', 'fracture yok', 'Şüpheli kırık', 'Eski kırık', 'Kırık-çıkık yok',
+        'fracture saptanmadı', 'Fraktur hattı izlenmedi'],
+    russian=['Перелом.', 'Перелом лучевой кости', 'Перелома нет.', 'Без перелома'],
+    greek=['Κάταγμα.', 'Χωρίς κάταγμα.'],
+    others=['Tidak ada fraktur', 'Không gãy xương', '골절 없음', '骨折なし', 'Nav lūzuma', 'Lūžio nėra',
+        'Luumurdu ei ole', 'Brot', 'Ekkert brot', 'كسر', 'אין שבר'])
+
+
+@pytest.mark.parametrize('language', foreign)
+def test_rules_abstain_on_short_reports_in_other_languages(language):
+    read = plain_reports(foreign[language])
+    assert read.plain[(read.remarks != 'not English') | rule_labels(read).rule_label.notna()].tolist() == []
+
+
+#: English, however short, misspelt, or full of names and Latin
+english = {
+    1:['Fracture.', 'Frature.', 'Fractue.', 'Fracutre', 'Fracyure radius', 'Fractura of the ulna.',
+        'Left wrist fractura', 'Le Fort I fracture.', 'De Quervain fracture dislocation.', 'Fx distal radius.',
+        '# 5th met.', 'Fracture per CT.', 'Fracture, IM nail.', 'Fractured hand.', 'Boxer fracture', 'Fracture LA.',
+        'Fractures multiple ribs.', 'Seen by Dr. Müller: fracture of the ulna.', 'Fracture in situ',
+        'Fracture de novo.', 'Fracture non displaced.', 'Fracture -ve for union', 'Distal radius fracture',
+        'Fracture met shaft', 'Fracture en bloc.', 'Ist metacarpal fracture'],
+    0:['No fracture.', 'No frature.', 'No fracutre', 'No fx.', 'No #.', 'No acute fracture.', 'Normal.', 'NAD',
+        'Wrist intact.', 'Without fracture.', 'Negative for fractue', 'No fractura of the ulna.', 'Fracture: none',
+        'No fractures or dislocations', 'IM nail in situ.', 'No evidence of fractura.', '-ve for fracture'],
+    None:['?fracture', 'Possible frature.', 'Fracture?']}
+
+
+@pytest.mark.parametrize('label', english)
+def test_short_english_reports_are_known_as_english(label):
+    read = plain_reports(english[label])
+    assert read.plain[read.remarks != ''].tolist() == []
+    assert rule_labels(read).rule_label.tolist() == [pd.NA if label is None else label]*len(read)
+
+
+@pytest.mark.parametrize('word', ['fracture', 'fractures', 'fractured'])
+def test_a_slip_of_one_letter_is_english(word):
+    "But for what is right elsewhere; and that, too, where an English word stands with it"
+    lost = {word[:i]+word[i+1:] for i in range(len(word))}
+    wrong = {word[:i]+o+word[i+j:] for i in range(len(word)) for o in ascii_lowercase for j in (0, 1)}
+    slips = sorted(o for o in lost | wrong if find_mentions(o))
+    assert len(slips) > 300 and all(is_english(f'No {o} of the wrist.') for o in slips)
+    elsewhere = {o for o in slips if not is_english(f'No {o}.')}
+    assert elsewhere <= {'fractura', 'fracturas', 'fracturen', 'fracturi'}
 
 
 @pytest.mark.parametrize('name, size', [('fracture_sentences', 300), ('fracture_words', 104)])

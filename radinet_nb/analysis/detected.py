@@ -17,6 +17,7 @@ from .counts import ratio
 from .froc import froc_statistic, patient_codes, tally
 from .joint_draws import draw_jointly, mean_of_drawn
 from .metrics import evaluate
+from ..data.array_files import mapped_array
 from ..data.runs import Run
 from ..errors import InputError
 from ..learning.detection.answers import Found
@@ -34,14 +35,13 @@ def read_detected(
     run:Run, # of a detection
     split:str, # `valid` or `test`
 )->Detected:
-    "What a run found on a split; `InputError` where it left no answers"
+    "What a run found on a split; `InputError` where it left no answers, or damaged ones"
     files = [run.folder/o for o in ('cells.npy', 'sides.npy', 'predictions.parquet', 'boxes.parquet')]
     if run.record.get('task') != 'detection' or not all(o.is_file() for o in files):
         raise InputError('this run left no answers of a detector', run.folder, 'name the run of a detection')
-    cells, sides = (np.load(o, mmap_mode='r', allow_pickle=False) for o in files[:2])
     frame, boxes = run.predictions.reset_index(drop=True), run.table('boxes.parquet')
-    if len(cells) != len(frame) or len(sides) != len(frame):
-        raise InputError(f'answers of {len(cells)} images for {len(frame)} predictions', run.folder, 'run it again')
+    cells = mapped_array(files[0], (len(frame), None, None), np.floating, mend='run it again')
+    sides = mapped_array(files[1], (len(frame), 4, *cells.shape[1:]), np.floating, mend='run it again')
     rows = np.flatnonzero(frame.split == split)
     corners, of = boxes[['x0', 'y0', 'x1', 'y1']].to_numpy(float)*STRIDE, boxes.row.to_numpy()
     truths = [corners[of == i] for i in rows]

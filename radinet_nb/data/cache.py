@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .array_files import mapped_array
 from .disk import whole_file, whole_folder
 from .runs import say_progress
-from .text_files import read_json, require_regular
+from .text_files import read_json
 from .workers import check_workers, run_isolated
 from ..errors import InputError
 
@@ -71,14 +72,6 @@ def _checked_about(about:dict)->dict:
     for o in texts: o.encode() # a letter that is none cannot stand in a table
     return about
 
-def _mapped(file:Path, shape:tuple)->np.ndarray:
-    "An array of the cache in place; `InputError` where it is not of this shape, or shorter"
-    try: array = np.load(require_regular(file), mmap_mode='r', allow_pickle=False)
-    except Exception: array = None # numpy reads the shape as Python, which ends in errors of many classes
-    if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.shape[1:] == shape[1:]:
-        if len(array) >= shape[0]: return array
-    raise InputError('is damaged', file, 'delete the cache, and make it again with build_cache')
-
 # %% ../../nbs/data/cache.ipynb #e5fb3015
 class ImageCache:
     "Images at the training size: `cache[rows]` is uint8, N x H x W; `paths` are in it, `unreadable` could not be read"
@@ -100,15 +93,17 @@ class ImageCache:
 
     @property
     def images(self): # opened on first use, so that a cache travels to workers as a path
-        if self.mapped is None: self.mapped = _mapped(self.folder/'images.npy', (len(self), *self.shape))
+        if self.mapped is None: self.mapped = self._mapped('images.npy', self.shape)
         return self.mapped
 
     @property
     def thumbs(self): # images x views x 2 x 32 x 33 uint8: small versions to recognize copies by
-        if not (self.folder/'thumbs.npy').exists():
-            raise InputError('this image cache holds no thumbs to find copies by', self.folder, 'make it again')
         h, w = self.shape
-        return _mapped(self.folder/'thumbs.npy', (len(self), 1+(w == 2*h), 2, 32, 33))
+        return self._mapped('thumbs.npy', (1+(w == 2*h), 2, 32, 33))
+
+    def _mapped(self, name, row):
+        return mapped_array(self.folder/name, (len(self), *row), np.uint8, longer=True,
+                            mend='delete the cache, and make it again with build_cache')
 
     @property
     def shape(self): return tuple(self.about['shape'][1:])
@@ -152,7 +147,7 @@ def keep_rows(
     rows:list, # which of its rows stay
 ):
     "Rewrite an array with some of its rows only, a few at a time"
-    full = np.load(file, mmap_mode='r')
+    full = mapped_array(file)
     with whole_file(file) as tmp:
         dense = np.lib.format.open_memmap(tmp, mode='w+', dtype=np.uint8, shape=(len(rows), *full.shape[1:]))
         for i in range(0, len(rows), 256): dense[i:i+256] = full[rows[i:i+256]]

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .array_files import mapped_array
 from .cache import ImageCache, build_cache, check_disk, file_stamps, is_sharded
 from .disk import sync_folder
 from .runs import say_progress
+from .text_files import read_json
 from ..errors import InputError
 
 # %% ../../nbs/data/shards.ipynb #515d8890
@@ -30,19 +32,26 @@ def path_hashes(
     return np.frombuffer(digests, '<u8')
 
 # %% ../../nbs/data/shards.ipynb #c8d68425
+_remake = 'delete the cache, and make it again with build_shards'
+
 class ShardedArray:
     "The arrays of one name in all shards, read by row as if they were one"
     def __init__(self,
         files:list, # .npy files, in order
         starts:np.ndarray, # int64: row at which each begins, and the number of all rows
+        row:tuple|None=None, # the shape of a row; None: any
+        dtype=None, # a kind of number; None: any
     ):
         self.files, self.starts, self.maps = list(files), np.asarray(starts), {}
+        self.row, self.kind = row, dtype
 
     def part(self,
         number:int, # of a shard
     )->np.ndarray: # memory-mapped
-        "The array of one shard"
-        if number not in self.maps: self.maps[number] = np.load(self.files[number], mmap_mode='r')
+        "The array of one shard; `InputError` where its file is damaged"
+        if number not in self.maps:
+            shape = None if self.row is None else (self.starts[number+1] - self.starts[number], *self.row)
+            self.maps[number] = mapped_array(self.files[number], shape, self.kind, True, _remake)
         return self.maps[number]
 
     @property
@@ -72,26 +81,30 @@ class ShardedArray:
 # %% ../../nbs/data/shards.ipynb #c005d350
 INDEX, FORMAT = 'cache.json', 'shards 1'
 
+def _fits_together(about:dict)->bool:
+    "Whether the parts of an index are there, and are of each other"
+    shape, starts, shards = (about.get(o) for o in ('shape', 'starts', 'shards'))
+    if not all(isinstance(o, list) for o in (shape, starts, shards)): return False
+    if not all(type(o) is int for o in shape + starts): return False
+    named = all(isinstance(o, str) and Path(o).name == o for o in [*shards, about.get('asked')])
+    return named and len(shape) == 3 and len(starts) == len(shards) + 1 and starts == sorted({0, *starts, shape[0]})
+
 class ShardedCache(ImageCache):
     "An image cache whose images stand in shards; `ImageCache(folder)` gives one where `folder` holds shards"
     def __init__(self,
         folder, # that `build_shards` wrote
     ):
         self.folder, self.mapped = Path(folder), None
-        try: self.about = json.loads((self.folder/INDEX).read_text())
-        except (OSError, ValueError):
+        try: self.about = read_json(self.folder/INDEX, dict)
+        except InputError:
             raise InputError('no sharded image cache stands here', folder, 'make one with build_shards') from None
         if self.about.get('format') != FORMAT:
             raise InputError('this cache is of another version of radinet_nb', self.folder, 'make it again')
+        if not _fits_together(self.about): raise InputError('is damaged', self.folder/INDEX, _remake)
 
-    def _array(self, name):
-        return ShardedArray([self.folder/o/name for o in self.about['shards']], self.about['starts'])
-    @property
-    def images(self):
-        if self.mapped is None: self.mapped = self._array('images.npy')
-        return self.mapped
-    @property
-    def thumbs(self): return self._array('thumbs.npy')
+    def _mapped(self, name, row):
+        files = [self.folder/o/name for o in self.about['shards']]
+        return ShardedArray(files, self.about['starts'], row, np.uint8)
     @property
     def starts(self)->np.ndarray: return np.asarray(self.about['starts'], dtype=np.int64)
     @cached_property
@@ -104,7 +117,8 @@ class ShardedCache(ImageCache):
     def unreadable(self)->pd.DataFrame: return pd.read_csv(self.folder/'unreadable.csv', dtype='string')
     @cached_property
     def index(self)->tuple: # sorted hashes, and the row of each
-        return tuple(np.load(self.folder/o, mmap_mode='r') for o in ('hashes.npy', 'rows.npy'))
+        kinds = {'hashes.npy':np.uint64, 'rows.npy':np.int64}
+        return tuple(mapped_array(self.folder/k, (len(self),), v, mend=_remake) for k,v in kinds.items())
     def __len__(self): return self.about['shape'][0]
     def __getstate__(self): return dict(folder=self.folder, about=self.about, mapped=None)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from ..errors import InputError
 
@@ -40,6 +41,12 @@ def serve(
         except Exception as e: answer = False, f'failed ({type(e).__name__})'
         outbox.send(answer)
 
+# %% ../../nbs/data/workers.ipynb #c07e0002
+def _waited(pid)->float:
+    "Seconds in which a process could have run and no core was free; 0 where the system does not say"
+    try: return int(Path(f'/proc/{pid}/schedstat').read_text().split()[1])/1e9
+    except (OSError, ValueError, IndexError): return 0.
+
 # %% ../../nbs/data/workers.ipynb #a85c934d
 class Worker:
     "A fresh interpreter that serves one function of a module, one job at a time"
@@ -54,14 +61,16 @@ class Worker:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(child_in); os.close(child_out)
         self.outbox, self.inbox = Connection(mine_out, readable=False), Connection(mine_in, writable=False)
-        self.ready, self.job, self.since = False, None, None
+        self.ready, self.job = False, None
 
     def submit(self, job, args, kwargs):
-        # an interpreter may start slowly on a busy machine
-        self.job, self.since = job, time.monotonic()+(0 if self.ready else 120)
+        self.job = job
+        self.begin(0 if self.ready else 120) # an interpreter may start slowly on a busy machine
         try: self.outbox.send((args, kwargs))
         except OSError: pass # the process has died: reading its inbox shows that
 
+    def begin(self, grace=0): self.since, self.waited = time.monotonic()+grace, _waited(self.process.pid)
+    def spent(self): return time.monotonic() - self.since - (_waited(self.process.pid)-self.waited)
     def close(self):
         self.outbox.close(); self.process.kill(); self.process.wait(); self.inbox.close()
 
@@ -76,7 +85,8 @@ def _answer_of(worker, in_time:bool, function:str, timeout:float)->tuple|None: #
         worker.close()
         return False, f'took longer than {timeout:g} s' if isinstance(e, TimeoutError) else 'crashed its decoder'
     if answer != 'ready': return answer
-    worker.ready, worker.since = True, time.monotonic()
+    worker.ready = True
+    worker.begin()
 
 # %% ../../nbs/data/workers.ipynb #b7f6d3dc
 def check_workers(
@@ -100,10 +110,10 @@ def _answers(function, jobs, workers, timeout, shared):
                 worker = idle.pop() if idle else Worker(function)
                 worker.submit(*pending, shared); busy.append(worker)
                 pending = next(jobs, None)
-            longest = max(.05, min(w.since for w in busy)+timeout-time.monotonic())
+            longest = max(.05, timeout-max(w.spent() for w in busy))
             ready = wait([w.inbox for w in busy], timeout=longest)
             for w in list(busy):
-                if w.inbox not in ready and time.monotonic()-w.since <= timeout: continue
+                if w.inbox not in ready and w.spent() <= timeout: continue
                 answer = _answer_of(w, w.inbox in ready, function, timeout)
                 if answer is None: continue
                 busy.remove(w)

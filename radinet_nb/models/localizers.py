@@ -19,6 +19,7 @@ from ..analysis.froc import froc
 from ..analysis.froc_floor import flat_steps
 from ..analysis.froc_rules import MAP_RULES, map_steps
 from ..analysis.metrics import evaluate
+from ..data.array_files import mapped_array
 from ..data.disk import whole_folder
 from ..data.runs import Run, load_run, require_new_folder, say_progress, write_json, write_text
 from ..data.table_files import read_parquet
@@ -122,12 +123,12 @@ def run_maps(
     run:Run, # of a localization
     split:str, # `valid` or `test`
 )->tuple: # predictions, one row an image; maps (n, h, w); lesion boxes of each image in cells of the map
-    "What a localization left on the images of a split whose boxes are known; `InputError` where a file is lacking"
+    "What a localization left on the images of a split whose boxes are known; `InputError` without whole files"
     files = [run.folder/o for o in ('maps.npy', 'predictions.parquet', 'boxes.parquet')]
     if run.record.get('task') != 'map' or not (run.weights.is_file() and all(o.is_file() for o in files)):
         raise InputError('this run left no trained localizer with maps', run.folder, 'name the run of a localization')
-    maps, boxes = np.load(files[0], mmap_mode='r'), read_parquet(files[2])
-    frame = run.predictions.reset_index(drop=True)
+    frame, boxes = run.predictions.reset_index(drop=True), read_parquet(files[2])
+    maps = mapped_array(files[0], (len(frame), None, None), np.floating, mend='run it again')
     rows = np.flatnonzero((frame.split == split) & frame.boxes_known)
     corners, of = boxes[['x0', 'y0', 'x1', 'y1']].to_numpy(float), boxes.row.to_numpy()
     return frame.loc[rows].reset_index(drop=True), np.asarray(maps[rows], float), [corners[of == i] for i in rows]

@@ -19,6 +19,7 @@ from ..analysis.froc_maps import find_components, map_boxes
 from ..analysis.froc_rules import MAP_RULES, map_steps, peak_marks
 from ..analysis.froc_steps import READINGS, Steps
 from ..analysis.roc import rank_metrics
+from ..data.array_files import mapped_array
 from ..data.runs import Run
 from ..errors import InputError
 
@@ -45,11 +46,8 @@ def fold_and_seed(
 def _read_maps(run, predictions)->np.ndarray: # (rows, h, w), memory-mapped
     "The maps of a run; `InputError` where they are not those of its predictions"
     path = run.folder/'maps.npy'
-    try: maps = np.load(path, mmap_mode='r', allow_pickle=False)
-    except (OSError, ValueError, EOFError): raise InputError('holds no maps', path,
-                                                             'name the run of a localization') from None
-    if maps.ndim!=3 or len(maps)!=len(predictions):
-        raise InputError(f'maps of shape {maps.shape} for {len(predictions)} predictions', path, 'run it again')
+    maps = mapped_array(path, (len(predictions), None, None), np.floating,
+                        mend='name the run of a localization, or run it again')
     highest = maps.max(axis=(1, 2)) if maps.size else np.zeros(len(maps))
     if not np.allclose(highest.astype(float), predictions.probability, atol=2e-3):
         raise InputError('the maximum of a map is not the probability of its row', path, 'run it again')
