@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from fastcore.basics import patch
+from fastcore.imports import in_ipython
 
 from ..data.fracatlas_groups import fracatlas_warnings
 from ..data.runs import OpenRun, Run, read_json, run_key, write_json
@@ -184,15 +185,17 @@ def figure(self:ResultRun,
     caption:str, # what it shows and how to read it
     alt:str, # for readers who cannot see it: what kind of picture, and what it says
     source:str|None=None, # see `data_mark`
-): # `fig`, so that the notebook shows it
-    "Write a figure as SVG and PNG with the numbers behind it, marked where synthetic, and list it for the page"
+):
+    "Write a figure as SVG and PNG, marked where synthetic, with its numbers, list it for the page, and show it"
     empty = True if fig.get_label() == NOTHING else None
     list_content(self, 'figure', key, caption=caption, alt=alt, source=source, empty=empty)
     finish_figure(fig, data_mark(self.synthetic, source) == 'synthetic data')
     for kind in ('svg', 'png'): (self.folder/f'{key}.{kind}').write_bytes(figure_bytes(fig, kind))
     keep_drawing(fig, self.folder/f'{key}.drawing.json')
     plt.close(fig) # a notebook would show an open figure once more
-    return fig
+    if in_ipython(): # wherever in a cell it is drawn, and whatever the backend
+        from IPython.display import Image, display
+        display(Image(self.folder/f'{key}.png', alt=alt))
 
 # %% ../../nbs/results/result_run.ipynb #a468de83
 def contents_of(

@@ -113,7 +113,8 @@ def table_difference(
         changed += int((gap > 0).sum()+(x.isna() != y.isna()).sum())
         if len(gap) and np.nanmax(gap, initial=0) > worst[1]: worst = name, float(np.nanmax(gap, initial=0))
     if not changed: return ''
-    return f'{changed} of {len(a)*len(names)} cells differ'+(f', {worst[0]} by up to {worst[1]:.3g}' if worst[1] else '')
+    cells = f'{changed} of {len(a)*len(names)} cells differ'
+    return cells + (f', {worst[0]} by up to {worst[1]:.3g}' if worst[1] else '')
 
 # %% ../../nbs/results/run_differences.ipynb #4d1f0011
 _outcomes = 'epochs', 'best_epoch', 'rows', 'training', 'carried', 'schedule'
