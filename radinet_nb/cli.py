@@ -169,7 +169,9 @@ def new_paper_command(
     use_papers(papers)
     from radinet_nb.workflow.new_paper import new_paper
     folder, section = new_paper(name, papers)
-    print(f'{folder}: a paper of two models; its section in a profile:\n\n{section}')
+    own = f' --papers {papers}' if papers else ''
+    print(f'{folder}: a paper of two models. Write its section into {name}.yaml:\n\n{section}\n'
+          f'and run it: radinet reproduce --profile {name}.yaml{own}')
 
 # %% ../nbs/cli.ipynb #c0de0011
 @app.command('parameters')
