@@ -157,16 +157,29 @@ def kept_results(paper, out):
         + '\n\n'.join(parts) + '\n\n' if parts else ''
 
 
+def executed_notebooks(id, out):
+    "Copy the executed notebooks that are kept of a paper, beside its kept pictures; their names"
+    target = out/'papers'/'open'/id/'notebooks'
+    paths = sorted((ROOT/'figures'/'open'/id/'notebooks').glob('*.md'))
+    for path in paths:
+        target.mkdir(parents=True, exist_ok=True)
+        text, _ = level_headings(path.read_text(encoding='utf-8'))
+        (target/path.name).write_text(text, encoding='utf-8')
+    return [o.stem for o in paths]
+
+
 def write_papers(out):
-    "A page for each paper: its items, its kept open results, its notebooks"
+    "A page for each paper: its items, its kept open results, its notebooks, and those that were executed for them"
     (out/'papers').mkdir()
     for id, folder in paper_folders().items():
-        paper = load_paper(id)
-        rows = '\n'.join(f'| `{name}` | {item.shows} | `{item.notebook}` | `radinet reproduce --only {id}/{name}` |'
-                         for name, item in paper.items.items())
+        paper, ran = load_paper(id), executed_notebooks(id, out)
+        links = {o: f'[`{o}`](open/{id}/notebooks/{o}.md)' for o in ran}
+        rows = '\n'.join(f'| `{name}` | {item.shows} | {links.get(item.notebook, f"`{item.notebook}`")} | '
+                         f'`radinet reproduce --only {id}/{name}` |' for name, item in paper.items.items())
         paths = sorted(folder.glob('*.ipynb'))
         for path in paths: copy_notebook(path, out/'papers'/id/path.name)
         tree = toctree('Notebooks', [(heading(o)[0], f'{id}/{o.stem}') for o in paths], '')
+        if ran: tree += '\n\n' + toctree('Executed on open radiographs', [(o, o) for o in ran], f'open/{id}/notebooks/')
         text = (f'# {id}\n\n{paper.title}\n\n## Items\n\n| item | what it shows | notebook | command |\n'
                 f'| --- | --- | --- | --- |\n{rows}\n\n{kept_results(paper, out)}## Notebooks\n\n{tree}\n')
         (out/'papers'/f'{id}.md').write_text(text)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..data.runs import Run, load_run, read_json, run_key, write_json
 from ..errors import InputError
+from .kept_notebooks import keep_notebook
 from .numbers import keep_numbers
 from .result_run import contents_of, results_of
 
@@ -60,18 +61,31 @@ def records_of(
     return dict(versions=next(iter(records.values()))['versions'], runs=runs)
 
 # %% ../../nbs/results/kept.ipynb #36a2ca8c
+def _keep_notebooks(runs, figures, names, pictures)->list[Path]:
+    "Keep the executed notebooks of a paper's items; `pictures`: notebook and key to the kept file"
+    written = []
+    for name in sorted(names):
+        path = runs/name/'main'/'notebook.ipynb'
+        if not path.exists(): continue
+        shown = contents_of(load_run(path.parent))
+        told = {o['alt']: pictures[name, o['key']] for o in shown if (name, o['key']) in pictures}
+        written.append(keep_notebook(path, figures/'notebooks'/f'{name}.md', runs.absolute().parents[1], told))
+    return written
+
 def keep_results(
     runs:str|Path, # folder of a profile's runs
     figures:str|Path, # folder in the repository, made anew paper by paper
     items:dict, # paper to its items: id to an object with notebook, key, kind and radiographs
 )->list[Path]: # the files written
-    "Keep each item's table (CSV) and figure (PNG), the numbers and the records; no radiographs of a real collection"
+    """Keep each item's table (CSV) and figure (PNG), numbers, records and executed notebooks
+
+    No radiographs of a real collection are kept."""
     runs, figures, written = Path(runs), Path(figures), []
     for paper, found in items.items():
         if not (runs/paper).is_dir(): continue
         shutil.rmtree(figures/paper, ignore_errors=True)
         (figures/paper).mkdir(parents=True)
-        shared = Counter((item.notebook, item.key) for item in found.values())
+        shared, pictures = Counter((item.notebook, item.key) for item in found.values()), {}
         for name, item in found.items():
             folder = runs/paper/item.notebook/'main'
             if not (folder/'record.json').exists(): continue
@@ -83,6 +97,8 @@ def keep_results(
                 path = folder/f'{item.key}.{suffix}'
                 if not path.exists() or path.name in empty: continue
                 written.append(Path(shutil.copy(path, figures/paper/f'{name}.{suffix}')))
+                if suffix == 'png': pictures[item.notebook, item.key] = written[-1].name
+        written += _keep_notebooks(runs/paper, figures/paper, {o.notebook for o in found.values()}, pictures)
         write_json(figures/paper/'records.json', records_of(runs/paper))
         written += keep_numbers(runs/paper, figures/paper/'numbers', found)
     return written
