@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # the whole environment at installation would take 53 s once, what is imported takes 15
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: reproduce test weights lab bench readme figures docs lessons clean
+.PHONY: install reproduce test weights lab bench readme figures docs lessons clean
 
 # installed once, and again when the requirements change; uv only makes it faster
 $(VENV)/.installed: settings.ini setup.py pyproject.toml constraints.txt
@@ -17,6 +17,8 @@ $(VENV)/.installed: settings.ini setup.py pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	@$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]' || $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
+
+install: $(VENV)/.installed ## the environment .venv, and nothing else
 
 reproduce: $(VENV)/.installed ## every table and figure of a profile, ending with the path of each paper's page
 	@$(BIN)/radinet reproduce --profile $(PROFILE) $(ARGS)

@@ -94,7 +94,8 @@ def main(
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             usage, line = True, f'{error.strerror}; free some disk, then call again: what was finished stays'
         if not usage: line = f'{type(error).__name__}: {line} (--debug shows where)'
-        print(f'radinet: {line}', file=sys.stderr)
+        if type(error).__name__ == 'NoArgsIsHelpError': line = str(error) # lines as they are
+        print(line if line.startswith('Usage:') else f'radinet: {line}', file=sys.stderr)
         return 2 if usage else 1
 
 # %% ../nbs/cli.ipynb #1378a872
@@ -139,6 +140,7 @@ def reproduce_command(
     folders = reproduce(chosen, only, runs, jobs, dry_run, content, line_printer(), executor)
     pages = [folder/'page.html' for folder in folders if (folder/'page.html').exists()]
     for page in pages: print(f'page: {page}')
+    if not pages and not dry_run: print(f'results: {folders[-1]}') # of one item, or of one training
     if len(pages) > 1 and not dry_run: print(f'all papers: {front_page(pages)}')
 
 # %% ../nbs/cli.ipynb #427b066a
@@ -167,7 +169,9 @@ def new_paper_command(
     use_papers(papers)
     from radinet_nb.workflow.new_paper import new_paper
     folder, section = new_paper(name, papers)
-    print(f'{folder}: a paper of two models; its section in a profile:\n\n{section}')
+    own = f' --papers {papers}' if papers else ''
+    print(f'{folder}: a paper of two models. Write its section into {name}.yaml:\n\n{section}\n'
+          f'and run it: radinet reproduce --profile {name}.yaml{own}')
 
 # %% ../nbs/cli.ipynb #c0de0011
 @app.command('parameters')

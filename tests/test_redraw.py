@@ -1,4 +1,5 @@
 "Results that were kept: pages and figures from numbers alone, and what cannot be drawn from them in a line each"
+import importlib
 import json
 import os
 import re
@@ -109,6 +110,16 @@ def test_the_results_in_the_tree_are_redrawn(tmp_path):
     page = tmp_path/'again'/'sood2021'/'page'/'main'/'page.html'
     assert code == 0 and said.splitlines()[-1] == f'page: {page}', wrong
     assert 'Redrawn from kept numbers' in page.read_text()
+
+
+def test_every_drawing_kept_in_the_tree_has_its_function():
+    kept = [drawing for path in sorted(ROOT.glob('figures/*/*/numbers/*.json'))
+            for drawing in json.loads(path.read_text()).get('drawings', {}).values() if 'function' in drawing]
+    functions = {drawing['function'] for drawing in kept}
+    assert len(functions) > 5
+    for name in functions:
+        module, _, function = name.partition(':')
+        assert getattr(importlib.import_module(module), function).redrawable, name
 
 
 def test_what_is_no_folder_of_results_is_one_line(tmp_path, kept):

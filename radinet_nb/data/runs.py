@@ -34,13 +34,20 @@ def versions()->dict[str,str]: # package name to version, of those that are inst
 
 # %% ../../nbs/data/runs.ipynb #e45eda63
 def commit(
-    folder:str|Path='.', # anywhere inside the checkout
+    folder:str|Path='', # anywhere inside the checkout; empty: around this file, or else where the process is
 )->str|None: # 40 hex digits, with `+changes` when the tree differs from it; None outside a checkout
     "The commit that the code stands at; a copy without git, as in a container, may name it in `RADINET_COMMIT`"
     def git(*args):
         command = ['git', '-C', str(folder), *args]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     try:
+        if not folder: # the library may stand, untracked, in an environment inside another repository
+            file = Path(__file__).resolve() if '__file__' in globals() else Path('radinet_nb')
+            folder = file.parent
+            try: git('ls-files', '--error-unmatch', file.name)
+            except subprocess.CalledProcessError:
+                folder = '.'
+                git('ls-files', '--error-unmatch', ':/workflow/Snakefile', ':/nbs/papers')
         changes = git('status', '--porcelain', '--untracked-files=no')
         return git('rev-parse', 'HEAD') + ('+changes' if changes else '')
     except (subprocess.CalledProcessError, FileNotFoundError): return os.environ.get('RADINET_COMMIT')

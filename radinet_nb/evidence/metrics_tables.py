@@ -167,7 +167,8 @@ def read_table(
     rows = decimal_points(columns, rows, where)
     long = {'metric', 'value'}<=set(columns)
     if not long and not any(metric_name(o) for o in columns):
-        raise InputError('no column names a metric', where=where, mend='use accuracy, f1, ... or metric, value')
+        raise InputError('no column names a metric', where=where, mend='call the columns accuracy, precision, recall, '
+                         'specificity, f1, kappa, auc, ..., or metric and value')
     twice = [o for o in RESERVED if columns.count(o)>1]
     if twice: raise InputError(f'two columns are {twice[0]}', where=where, mend='keep one')
     unchecked = [] if long else _unchecked(columns, rows)

@@ -73,6 +73,8 @@ def frame_rows(
 )->pd.DataFrame: # a study table with splits
     "The study table of a frame; `InputError` for a table from which the task cannot be learned"
     where = f'task {task.name}'
+    if 'path' not in frame:
+        raise InputError('the table has no column path', 'the data frame', 'name the image file of each row in it')
     task.values(frame)
     if split and split not in frame:
         raise InputError(f'the table has no column {split}', 'split', 'name the column of the split')

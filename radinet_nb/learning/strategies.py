@@ -78,7 +78,8 @@ def named_start(
 )->tuple[str,str]: # source and backbone, as a stage takes them
     "Where trainings begin; `InputError` where nothing says of which backbone the weights are"
     if start == 'imagenet':
-        if not backbone: raise InputError('imagenet has weights of many backbones', 'backbone', 'name one')
+        if not backbone: raise InputError('imagenet has weights of many backbones', 'backbone', 'name one, as in '
+                                          '--backbone mobilenet_v2 (backbone="mobilenet_v2")')
         if not (Path(out)/'record.json').exists(): import_imagenet(backbone, out=out)
         return str(out), backbone
     if not Path(start).exists(): raise InputError('nothing stands here', start, 'name a run, weights or imagenet')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIDENCE', 'LIMITS', 'USE', 'SYNTHETIC', 'CARD_HEAD', 'CARD', 'unit_of', 'shape_of', 'decision_predictions',
-           'evaluate_run', 'data_rows', 'interval_rows', 'decision_text', 'split_text', 'start_text', 'card_parts',
-           'run_backbone', 'export_run']
+           'evaluate_run', 'data_rows', 'interval_rows', 'decision_text', 'split_text', 'start_text', 'head_text',
+           'card_parts', 'run_backbone', 'export_run']
 
 # %% ../../nbs/models/card.ipynb #da1a1cc7
 from importlib import metadata
@@ -21,6 +21,7 @@ from ..data.disk import whole_folder
 from ..data.runs import Run, load_run, require_new_folder, say_progress, write_text
 from ..data.tables import interval_text, markdown_table
 from ..errors import InputError
+from ..learning.networks import NetworkSpec
 from ..learning.weights import network_from_weights, weights_header
 from .folder import read_config, write_model
 
@@ -156,6 +157,13 @@ def start_text(
         name = f'{theirs.get("name", name)}' + (f' ({theirs["origin"]})' if theirs.get('origin') else '')
     return f'{run.record["carried"]["carried"]} tensors of {name}'
 
+def head_text(
+    run:Run, # that trained a network
+)->str:
+    "The head of a network in words"
+    depth = weights_header(run.weights).get('network', {}).get('depth', NetworkSpec.depth)
+    return 'one dense layer' if depth == 1 else f'{depth} dense layers'
+
 def card_parts(
     run:Run, # a stage's run
     config:dict, # of the model folder
@@ -172,7 +180,8 @@ def card_parts(
         source=start_text(run), seed=record.get('seed'),
         collections=', '.join(sorted(run.predictions.collection.unique())),
         schedule=record.get('schedule', 'not known'), epochs=record.get('epochs', 'not known'),
-        kept=record.get('best_epoch', -1) + 1, torch=record['versions'].get('torch'))
+        kept=record.get('best_epoch', -1) + 1, torch=record['versions'].get('torch'), head=head_text(run),
+        commit=config.get('commit') or 'not known')
 
 # %% ../../nbs/models/card.ipynb #c5a527cd
 CARD_HEAD = """---
@@ -184,8 +193,7 @@ tags:
 ---
 # {name}
 
-{synthetic}A {backbone} with five dense layers that tells {classes} apart on radiographs ({parts}), made as in karam2021
-(progressive transfer learning).
+{synthetic}A {backbone} with {head} that tells {classes} apart on radiographs ({parts}).
 
 | | |
 | --- | --- |

@@ -152,7 +152,7 @@ def draw_again(
         try: function = getattr(importlib.import_module(module), name, None)
         except ImportError: pass
     # a file says which function: only what is made for drawing may be called
-    if not hasattr(function, '__wrapped__') or not name.endswith('_figure'):
+    if not getattr(function, 'redrawable', False):
         raise InputError(f'no drawing function is called {drawing["function"]}', 'kept drawing',
                          'redraw with the version of radinet_nb that kept it')
     res = function(*from_json(drawing['args']), **from_json(drawing['named']))

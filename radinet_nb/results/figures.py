@@ -134,4 +134,5 @@ def redrawable(
         res = function(*args, **kwargs)
         (res[0] if isinstance(res, tuple) else res).drawn_by = function, args, kwargs
         return res
+    draw.redrawable = True # what `results.drawn.draw_again` may call
     return draw

@@ -107,13 +107,14 @@ def table_difference(
     for name in names:
         x, y = a[name], b[name]
         if not all(pd.api.types.is_numeric_dtype(o) for o in (x, y)):
-            changed += int((x.astype(str) != y.astype(str)).sum())
+            changed += int((x.map(str) != y.map(str)).sum()) # an empty cell is equal to an empty one
             continue
         gap = np.abs(x.to_numpy(float, na_value=np.nan)-y.to_numpy(float, na_value=np.nan))
         changed += int((gap > 0).sum()+(x.isna() != y.isna()).sum())
         if len(gap) and np.nanmax(gap, initial=0) > worst[1]: worst = name, float(np.nanmax(gap, initial=0))
     if not changed: return ''
-    return f'{changed} of {len(a)*len(names)} cells'+(f', {worst[0]} by up to {worst[1]:.3g}' if worst[1] else '')
+    cells = f'{changed} of {len(a)*len(names)} cells differ'
+    return cells + (f', {worst[0]} by up to {worst[1]:.3g}' if worst[1] else '')
 
 # %% ../../nbs/results/run_differences.ipynb #4d1f0011
 _outcomes = 'epochs', 'best_epoch', 'rows', 'training', 'carried', 'schedule'

@@ -6,7 +6,7 @@
 __all__ = ['papers_of', 'paper_graph', 'selected', 'needed_by', 'check_collections', 'make_plan']
 
 # %% ../../nbs/workflow/plan.ipynb #3bcbdef4
-from ..data.notebooks import nearest
+from ..data.notebooks import nearest, paper_folders
 from ..errors import InputError
 from .graph import Graph, Node, check_asked
 from .papers import load_paper, paper_module
@@ -48,6 +48,10 @@ def selected(
     found = below(only) or below(items.get(only, only))
     if found: return found
     if only in items: raise InputError(f'profile {profile["name"]} does not run {items[only]}', where=f'--only {only}')
+    paper = only.partition('/')[0]
+    if paper in paper_folders() and paper not in papers_of(profile):
+        raise InputError(f'profile {profile["name"]} has no section {paper}', f'--only {only}',
+                         'name a profile that has one, or write it')
     parts = [id.split('/') for id in nodes]
     known = {'/'.join(part[:2]) for part in parts} | {part[0] for part in parts} | set(items) | set(nodes)
     raise InputError(f'nothing is called {only!r}', where='--only',
