@@ -302,10 +302,10 @@ def test_bad_reports_are_rows_with_remarks(tmp_path):
 
 
 def test_wrong_encoding_in_a_csv(tmp_path):
-    latin, utf8 = 'study,report\n1,Fracture d\u00e9plac\u00e9e\n'.encode('cp1252'), '2,na\u00efve\n'.encode()
+    latin, utf8 = 'study,report\n1,The fracture is d\u00e9plac\u00e9e\n'.encode('cp1252'), '2,na\u00efve\n'.encode()
     (tmp_path/'r.csv').write_bytes(latin + utf8)
     read = clean_reports(read_reports(tmp_path/'r.csv').report)
-    assert read.values.tolist() == [['fracture deplacee', 'encoding'], ['naive', '']]
+    assert read.values.tolist() == [['the fracture is deplacee', 'encoding'], ['naive', '']]
 
 
 @pytest.mark.parametrize('frame, words', [

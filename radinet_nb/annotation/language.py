@@ -42,7 +42,9 @@ _sign = re.compile(rf'\b(?:(?:{_spelt}|{_beside})(?!\w)|{_elided})')
 
 # %% ../../nbs/annotation/language.ipynb #a1e7000d
 _accent = '[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]'
-def _has_accent(word): return bool(re.search(_accent, word)) and (word.islower() or word.isupper() and len(word) > 1)
+_borrowed = re.compile(r'na\u00efve|caf\u00e9|fa\u00e7ade|r\u00f6ntgen', re.I)
+def _has_accent(word):
+    return bool(re.search(_accent, _borrowed.sub('', word))) and (word.islower() or word.isupper() and len(word) > 1)
 _no_marks = str.maketrans('\u0142\u0141\u0131\u00f8\u00d8\u0111\u2019', "lLioOd'")
 def _unaccented(text):
     "Text in lower case without accents"
@@ -54,9 +56,9 @@ _english_only = _english-frozenset('no in is was of on for to at or be'.split())
 def _outweighed(text, words):
     "Whether signs of another language outweigh the words of a text that are English and nothing else"
     plain = _unaccented(text)
-    signs = sum(o in _elsewhere for o in re.findall('[a-z]+', plain)) + len(_sign.findall(plain))
+    signs = 3*(sum(o in _elsewhere for o in re.findall('[a-z]+', plain)) + len(_sign.findall(plain)))
     if not text.isascii(): signs += sum(map(_has_accent, text.split()))
-    return 3*signs > sum(o in _english_only for o in words)
+    return signs > sum(o in _english_only for o in words)
 
 # %% ../../nbs/annotation/language.ipynb #a1e70012
 _nearly = re.compile(r'\bfractur(?:as?|en|i)\b')

@@ -6,6 +6,7 @@
 __all__ = ['TRUTH', 'slice_position', 'slice_facts', 'missing_slices', 'with_truth', 'read_ct', 'window_slices']
 
 # %% ../../nbs/data/ct.ipynb #ec57f900
+import os
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,8 @@ def with_truth(
     rows = rows.assign(label=pd.NA, label_source=pd.NA, boxes=pd.NA)
     if not has_table(path/TRUTH): return rows
     truth = read_csv(path/TRUTH, 'file', 'label', 'boxes', text=('file', 'boxes'))
-    twice, absent = truth.file[truth.file.duplicated()], [o for o in truth.file if not (path/str(o)).is_file()]
+    twice = truth.file[truth.file.duplicated()]
+    absent = [o for o in truth.file if not os.path.isfile(path/str(o))] # `Path.is_file` raises for a name too long
     if len(twice): raise InputError(f'{len(twice)} files are named twice', path/TRUTH, 'keep one row a slice')
     if absent: raise InputError(f'{len(absent)} files are not there', path/TRUTH, 'name files by their path below it')
     known = truth.set_axis([str(path/o) for o in truth.file])

@@ -83,7 +83,7 @@ INDEX, FORMAT = 'cache.json', 'shards 1'
 
 def _fits_together(about:dict)->bool:
     "Whether the parts of an index are there, and are of each other"
-    shape, starts, shards = (about.get(o) for o in ('shape', 'starts', 'shards'))
+    shape, starts, shards = (about.get(o, '') for o in ('shape', 'starts', 'shards'))
     if not all(isinstance(o, list) for o in (shape, starts, shards)): return False
     if not all(type(o) is int for o in shape + starts): return False
     named = all(isinstance(o, str) and Path(o).name == o for o in [*shards, about.get('asked')])
