@@ -215,6 +215,8 @@ def write_start(out):
         if notebook and notebook[1].startswith('papers/'): return f'[{words}]({notebook[1]}.ipynb)'
         if notebook: return f'[{words}](lessons/{notebook[1]}.ipynb)'
         if module: return f'[{words}](reference/{room_of(module[1])}.md)'
+        executed = re.fullmatch(r'figures/(open/.+/notebooks/.+\.md)', to)
+        if executed: return f'[{words}](papers/{executed[1]})'
         return match[0] if to.startswith(('http', '#', 'figures/')) else words
     text, _ = level_headings(re.sub(r'(?<!!)\[([^\]]*)\]\(([^)]+)\)', moved, text))
     tasks = sorted((ROOT/'docs'/'tasks').glob('*.md'))
