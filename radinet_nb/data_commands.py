@@ -143,6 +143,7 @@ def annotate_command(
     print(f'{out}/labels.csv: {given} of {n-known} unlabelled reports have a label now'
           + (', by rules: no error is promised' if rules else f', wrong in {100*error:g} % at most'))
     if (out/'audit.csv').is_file(): print(f'{out}/audit.csv: check these by hand; {out}/model_card.md says how')
+    if run.record.get('synthetic'): print('The reports are those of a synthetic hospital.')
     if studies: print(f'{studies}: the study table with these labels; radinet advise {out} START ADVICE')
 
 # %% ../nbs/data_commands.ipynb #03ab21b9

@@ -9,6 +9,7 @@ from radinet_nb.cli import main
 from radinet_nb.data.runs import load_run
 from radinet_nb.data.studies import read_studies, study_table, write_studies
 from radinet_nb.learning.general import Fractals, pretrain_fractals
+from radinet_nb.learning.strategies import studies_with_images
 
 TWO = ['--strategy', 'linear probe', '--strategy', 'last block free', '--folds', '2', '--epochs', '1', '--pixels', '32',
        '--set', 'threads=1', '--set', 'augmentation=0']
@@ -68,6 +69,7 @@ def test_stopped_it_goes_on_and_leaves_an_answer_with_its_record(folder, progres
     assert lines[-1] == str(out/'advice') and lines[-2] == kept['text'] and len(lines) == 5
     assert {o['strategy'] for o in kept['strategies']} == {'linear probe', 'last block free'} and kept['chosen']
     run = load_run(out/'advice')
+    assert 'synthetic' not in run.record and not kept['synthetic'] and not kept['text'].startswith('Synthetic')
     assert len(run.record['parents']) == 4 and run.table('strategies.csv').patients.tolist() == [48, 48]
     assert run.table('strategies.csv').low.le(run.table('strategies.csv').auc).all()
     assert advise(folder, out) == 0 and len(calls) == 5 # nothing is left to do
@@ -111,3 +113,22 @@ def test_what_cannot_be_read_is_one_line_and_exit_2(folder, tmp_path, capsys):
         assert message in said and said.count('\n') == 1, said
     assert main(['advise', str(table), str(start), str(tmp_path/'one'), '--strategy', 'LP-FT']) == 2
     assert 'fewer than two strategies' in capsys.readouterr().err
+
+
+def test_a_synthetic_hospital_is_called_so_from_its_files_to_the_model_folder(folder, tmp_path, capsys):
+    export, out, labels, advice, model = (tmp_path/o for o in ('export', 'out', 'labels', 'advice', 'model'))
+    assert main(['synthesize', str(export), '--patients', '40', '--pixels', '64', '--part', 'wrist']) == 0
+    assert main(['ingest', str(export), str(out), '--key', str(tmp_path/'key'), '--pixels', '32', '--jobs', '1']) == 0
+    account = json.loads((out/'account.json').read_text())
+    assert account['synthetic'] and account['synthetic_files'] == account['converted']
+    assert studies_with_images(out, tmp_path/'images', 32)[0].attrs['synthetic'] # what advise reads of this folder
+    assert main(['annotate', str(out), str(labels), '--rules']) == 0
+    assert load_run(labels).record['synthetic'] and 'synthetic' in (labels/'model_card.md').read_text()
+    capsys.readouterr()
+    assert main(['advise', str(labels), str(folder/'start'), str(advice), *TWO]) == 0
+    assert capsys.readouterr().out.splitlines()[-2].startswith('Synthetic data: ')
+    said = json.loads((advice/'advice'/'advice.json').read_text())
+    assert load_run(advice/'advice').record['synthetic'] and said['synthetic']
+    assert main(['export', str(advice/'trainings'/'linear_probe.fold0'), str(model)]) == 0
+    assert json.loads((model/'config.json').read_text())['synthetic'] is True
+    assert 'Trained and tested on synthetic radiographs' in (model/'README.md').read_text()

@@ -191,6 +191,32 @@ def test_one_real_file_among_synthetic_ones_needs_a_key(tmp_path):
     with pytest.raises(InputError, match='needs a key file'): hospital_key(tmp_path/'none')
 
 
+def test_one_real_file_makes_an_ingest_real_and_a_killed_one_says_nothing(tmp_path, monkeypatch):
+    import radinet_nb.data.ingest as room
+    from radinet_nb.data.journal import journal_line, read_journal
+    from radinet_nb.data.runs import synthetic_table
+    export, out = tmp_path/'export', tmp_path/'out'
+    for n in range(2): film(export, f'{n}', n, SyntheticData='YES')
+    account = taken(export, out)[0]
+    assert account['synthetic'] and account['synthetic_files'] == 2 and synthetic_table(out/'studies.parquet')
+    # the journal of an earlier version does not know it
+    journal = (out/'journal.jsonl').read_bytes()
+    old = {c: {k: v for k,v in o.items() if k != 'synthetic'} for c,o in read_journal(out/'journal.jsonl')[0].items()}
+    (out/'journal.jsonl').write_text(''.join(journal_line(*o) for o in old.items()))
+    assert not taken(export, out)[0]['synthetic'] and not synthetic_table(out/'studies.parquet')
+    (out/'journal.jsonl').write_bytes(journal)
+    assert taken(export, out)[0]['synthetic']
+    # killed after the new table is written: the earlier account is not of this one
+    film(export, 'real', 7)
+    def stop(*args): raise KeyboardInterrupt
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(room, 'write_cases', stop)
+        taken(export, out)
+    assert len(pd.read_parquet(out/'studies.parquet')) == 3 and not synthetic_table(out/'studies.parquet')
+    account = taken(export, out)[0]
+    assert account['synthetic_files'] == 2 and not account['synthetic'] and not synthetic_table(out/'studies.parquet')
+
+
 script = """
 import os, resource, signal, sys
 from pathlib import Path

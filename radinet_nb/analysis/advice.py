@@ -94,7 +94,9 @@ def judge_strategies(
     gaps = gaps.assign(strategy=others, p_holm=adjust(gaps.p))[['strategy', 'difference', 'low', 'high', 'p', 'p_holm']]
     first = ['strategy', 'validation_auc', 'auc', 'low', 'high']
     table = table[[*first, *table.columns.drop(first)]]
-    return Advice(chosen, *advice_text(chosen, table, gaps), table, gaps)
+    take, text = advice_text(chosen, table, gaps)
+    mark = 'Synthetic data: ' if any(o.record.get('synthetic') for o in trained.run) else ''
+    return Advice(chosen, take, mark+text, table, gaps)
 
 # %% ../../nbs/analysis/advice.ipynb #ad510007
 def leave_advice(
@@ -112,7 +114,8 @@ def leave_advice(
     tables = dict(strategies=advice.table, differences=advice.differences)
     for name, frame in tables.items(): frame.to_csv(run.folder/f'{name}.csv', index=False)
     rows = {name: json.loads(frame.to_json(orient='records', double_precision=15)) for name, frame in tables.items()}
-    write_json(run.folder/'advice.json', dict(chosen=advice.chosen, take=advice.take, text=advice.text) | rows)
+    said = dict(chosen=advice.chosen, take=advice.take, text=advice.text, synthetic=bool(run.facts.get('synthetic')))
+    write_json(run.folder/'advice.json', said | rows)
     return run.finish()
 
 def advise(

@@ -31,7 +31,7 @@ from .reports import clean_report, plain_reports
 from .rules import keyword_labels, rule_labels
 from ..data.guard import tie_groups
 from ..data.report_labels import with_report_labels
-from ..data.runs import OpenRun, Run, require_new_folder, say_progress, write_text
+from ..data.runs import OpenRun, Run, require_new_folder, say_progress, synthetic_table, write_text
 from ..data.studies import read_studies, write_studies
 from ..data.table_files import read_parquet
 from ..errors import InputError
@@ -181,6 +181,12 @@ def _write_csv(table, path):
     "CSV, flushed and named when it is whole"
     write_text(path, table.to_csv(index=False, float_format='%.6g', lineterminator='\n'))
 
+# %% ../../nbs/annotation/annotate.ipynb #5a22c007
+def _write_card(run, card):
+    "model_card.md, marked where the reports are synthetic"
+    mark = '**The reports are those of a synthetic hospital: no patient is real.**\n\n'
+    write_text(run.folder/'model_card.md', mark*bool(run.facts.get('synthetic'))+card)
+
 # %% ../../nbs/annotation/annotate.ipynb #9c16f7c0
 def _write_audit(run, rows, size, seed):
     "audit.csv: the labels to check by hand"
@@ -199,7 +205,7 @@ def _write_results(run, table, learned, rows, audit, seed):
                       stacklevel=3)
     _write_csv(results, run.folder/'results.csv')
     save_annotator(annotator, run.folder/'model')
-    write_text(run.folder/'model_card.md', annotation_card(results, annotator.record, new.status.value_counts()))
+    _write_card(run, annotation_card(results, annotator.record, new.status.value_counts()))
     return run.note(reports=len(table), labelled=int(table.expert.sum()), handed_on=int(new.label.notna().sum()))
 
 # %% ../../nbs/annotation/annotate.ipynb #5f682f71
@@ -221,9 +227,11 @@ def new_run(
     out, # folder to be made; empty: a temporary one
     params:dict, # of the run
     seed:int, # the one seed
+    synthetic:bool=False, # no patient behind the reports is real
 ):
     "A run of `annotate` that leaves nothing where the block fails"
     run = OpenRun(out, 'annotate', params, seed=seed)
+    if synthetic: run.note(synthetic=True)
     try: yield run
     except BaseException:
         rmtree(run.folder, ignore_errors=True)
@@ -263,19 +271,24 @@ def label_by_rules(
     return rows
 
 # %% ../../nbs/annotation/annotate.ipynb #5f682f79
-def _annotate_by_rules(table, out, params, audit, seed):
+def _annotate_by_rules(table, out, params, audit, seed, synthetic=False):
     "The run of `annotate_reports` that needs no label"
     rows = label_by_rules(table)
     new = rows[rows.label_source == 'rules']
-    with new_run(out, params | dict(rules=True), seed) as run:
+    with new_run(out, params | dict(rules=True), seed, synthetic) as run:
         _write_csv(rows.drop(columns='confidence'), run.folder/'labels.csv')
         if new.label.notna().any(): _write_audit(run, new, audit, seed)
         counts = ''.join(f'- {name}: {n}\n' for name,n in new.status.value_counts().items())
-        write_text(run.folder/'model_card.md', rules_card+counts)
+        _write_card(run, rules_card+counts)
         return run.note(reports=len(table), labelled=int(table.expert.sum()),
                         handed_on=int(new.label.notna().sum())).finish()
 
 # %% ../../nbs/annotation/annotate.ipynb #5f682f84
+def _study_file(reports):
+    "The study table that a folder holds, or else what was named"
+    path = Path(reports)
+    return next((path/o for o in STUDY_TABLES if (path/o).is_file()), path)
+
 def annotate_reports(
     reports, # CSV, Parquet, export folder or frame: key, report and, if there, patient and label
     labelled=None, # the same with labels; None: the rows of `reports` that have one
@@ -298,10 +311,11 @@ def annotate_reports(
     params = dict(error=error, confidence=confidence, audit=audit)
     params |= {o: how.arguments[o] for o in ('grouping', 'similarity')}
     table = gather(**how.arguments)
-    if rules: return _annotate_by_rules(table, out, params, audit, seed)
+    made_up = not isinstance(reports, pd.DataFrame) and synthetic_table(_study_file(reports))
+    if rules: return _annotate_by_rules(table, out, params, audit, seed, made_up)
     learned = _learn(table, error, confidence, seed)
     rows = _label_rows(table, learned, how.arguments['jobs'])
-    with new_run(out, params, seed) as run:
+    with new_run(out, params, seed, made_up) as run:
         return _write_results(run, table, learned, rows, audit, seed).finish()
 
 # %% ../../nbs/annotation/annotate.ipynb #fa1d04ac
@@ -322,8 +336,7 @@ def label_studies(
     run:Run, # finished, of `annotate_reports`
 )->Path|None: # studies.parquet in its folder; None where the reports are of no study table
     "Write the study table behind the reports with the labels of a run, without the reports"
-    path = Path(reports)
-    path = next((path/o for o in STUDY_TABLES if (path/o).is_file()), path)
+    path = _study_file(reports)
     if path.suffix.lower() not in ('.parquet', '.pq') or not is_study_table(read_parquet(path)): return None
     studies, given = read_studies(path), run.table('labels.csv').astype({'key': str})
     found = given[given.label_source.isin(['report', 'rules'])].rename(columns=dict(key='study'))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .dicom import check_image, is_dicom, names_in, read_dataset, safe_pydicom
+from .dicom import check_image, is_dicom, names_in, read_dataset, safe_pydicom, says_synthetic
 from .disk import whole_file
 from .gray_values import image_with_remarks
 from .hashes import content_hash
@@ -104,18 +104,19 @@ def convert(
     window=0, # as `read_dicom` takes it
     image_format:str='png', # or jpeg
     modalities:str=' '.join(radiographs), # that count as radiographs
-)->dict: # safe facts; hash and thumb of the pixels; whether they look like text; remarks; names
+)->dict: # safe facts; hash and thumb of the pixels; whether they look like text; remarks; names; synthetic
     "Convert one file of an export; `InputError` where it cannot be used"
     if why := why_skipped(path, hidden): return dict(skipped=why)
     ds = read_dataset(path)
     with safe_pydicom('the header cannot be read'):
         facts, names = safe_facts(ds, key, modalities.split()), sorted(names_in(ds))
+        made_up = says_synthetic(ds)
     full, remarks = image_with_remarks(ds, window)
     img = pad_resize(full, pixels)
     try: save_image(img, Path(f'{to}.{suffix_of[image_format]}'), image_format)
     except OSError as e: raise InputError(f'{not_written} ({os.strerror(e.errno or 5)})') from None
     seen = dict(pixels=content_hash(full)[:16], thumb=encode_thumb(thumbs(full)[0]), text=text_like(full))
-    return facts | dict(names=names, remarks=remarks) | seen
+    return facts | dict(names=names, remarks=remarks, synthetic=made_up) | seen
 
 # %% ../../nbs/data/convert.ipynb #56e04b77
 def header_names(

@@ -179,6 +179,9 @@ def _write_account(out:Path, facts:pd.DataFrame, lost:list, skipped:list, seen:d
     listed |= dict(duplicates=copies, review=review, remarks=remarks.assign(remarks=remarks.remarks.map('; '.join)))
     write_tables(out, {f'{k}.csv': v for k,v in listed.items()})
     foreign = sum(what.startswith('is no radiograph') for _,what in lost)
+    # a journal of earlier versions does not know it
+    made_up = sum(o is True for o in facts['synthetic']) if 'synthetic' in facts else 0
+    seen = seen | dict(synthetic_files=made_up, synthetic=made_up == len(facts))
     account = seen | dict(skipped=len(skipped), quarantined=len(lost), no_radiographs=foreign, review=len(review),
                           remarks=len(remarks), duplicates=len(copies)) | counts
     with whole_file(out/'account.json') as tmp: tmp.write_text(json.dumps(account, indent=1))
@@ -249,6 +252,7 @@ def ingest(
             facts['path'] = [str(out/'images'/f'{c}.{suffix}') for c in facts.code]
             rows = facts.drop(columns=['pixels']).to_dict('records')
             studies, counts, lists = hospital_table(rows, labels, reports, collection, choices, label_of, key, persons)
+            (out/'account.json').unlink(missing_ok=True) # what an earlier one says of its table, it says of no other
             write_studies(studies, out/'studies.parquet')
             write_tables(out, {f'{name}.csv': table for name, table in lists.items()})
             counts['cases'] = write_cases(studies, out, options.image_format, jobs, timeout)

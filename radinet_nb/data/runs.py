@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'versions', 'commit', 'peak_memory', 'cpu_seconds', 'clock', 'device_name', 'write_text', 'write_json',
-           'require_new_folder', 'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun', 'recorded', 'say_progress',
-           'progress_into', 'progress_behind']
+           'require_new_folder', 'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun', 'synthetic_table',
+           'recorded', 'say_progress', 'progress_into', 'progress_behind']
 
 # %% ../../nbs/data/runs.ipynb #6365fa14
 import atexit, json, os, platform, shutil, subprocess, sys, time, uuid
@@ -210,6 +210,17 @@ class OpenRun:
         if self.out.exists() and not any(self.out.iterdir()): self.out.rmdir()
         self.folder.rename(self.out)
         return load_run(self.out)
+
+# %% ../../nbs/data/runs.ipynb #5a22c004
+def synthetic_table(
+    file:str|Path, # a study table in a folder of radinet ingest or annotate, or in a run of steps/ingest
+)->bool:
+    "Whether the folder of a study table says that it is synthetic: the record of its run, or the account of its ingest"
+    file = Path(file)
+    if file.name not in ('studies.parquet', 'cases.parquet', 'views.parquet'): return False
+    told = next((o for o in (file.parent/'record.json', file.parent/'account.json') if o.is_file()), None)
+    facts = read_json(told) if told else {}
+    return isinstance(facts, dict) and facts.get('synthetic') is True
 
 # %% ../../nbs/data/runs.ipynb #1993fa6d
 def recorded(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..data.cache import ImageCache, build_cache
 from ..data.hashes import file_hash
-from ..data.runs import Run, load_run, progress_behind
+from ..data.runs import Run, load_run, progress_behind, synthetic_table
 from ..data.studies import fingerprint, read_studies, split_studies, split_units
 from ..errors import InputError
 from .general import import_imagenet
@@ -68,7 +68,9 @@ def studies_with_images(
     else: cache, runs = ImageCache(path/'views'), (path,)
     if pixels and cache.shape != (pixels, pixels):
         raise InputError(f'the images of this run have {cache.shape[0]} pixels', path, 'leave pixels out')
-    return cache.readable(known), cache, runs
+    known = cache.readable(known)
+    known.attrs['synthetic'] = synthetic_table(file)
+    return known, cache, runs
 
 # %% ../../nbs/learning/strategies.ipynb #57a70012
 def named_start(
@@ -135,7 +137,7 @@ def same_training(
     raise InputError(f'a training with another {other[0]} stands here', folder, 'name a new folder')
 
 def train_strategies(
-    studies:pd.DataFrame, # a study table with labels; its own split is not looked at
+    studies:pd.DataFrame, # a study table with labels, `attrs` say whether synthetic; its own split is not looked at
     cache:ImageCache, # its images at training size
     out:str|Path, # folder of the trainings, one below it each
     strategies:tuple=tuple(STRATEGIES), # which
@@ -150,6 +152,7 @@ def train_strategies(
     tables, source = outer_folds(studies, folds, options.get('seed', 0)), options.get('source', '')
     todo, rows, seconds = [(i, name) for i in range(folds) for name in stages], [], {}
     start = file_hash(weights_of(source)) if source else ''
+    mark = dict(synthetic=True) if studies.attrs.get('synthetic') else {}
     for n, (i, name) in enumerate(todo):
         # images are in the cache, and their files may be gone
         facts = dict(fingerprint=fingerprint(tables[i], files=False), start=start)
@@ -158,7 +161,8 @@ def train_strategies(
         else:
             left = trainings_left(seconds, [o for _, o in todo[n:]])
             with progress_behind(f'training {n + 1}/{len(todo)} ({name}, fold {i + 1}/{folds}){left}'):
-                run = train_stage(stages[name], tables[i], cache, folder, dict(facts=facts, parents=list(parents)))
+                told = dict(facts=facts | mark, parents=list(parents))
+                run = train_stage(stages[name], tables[i], cache, folder, told)
         seconds.setdefault(name, []).append(run.record['seconds'])
         rows.append(dict(strategy=name, fold=i, run=run))
     return pd.DataFrame(rows)
