@@ -24,7 +24,7 @@ from radinet_nb.models.detectors import export_detectors, load_detectors
 from radinet_nb.models.folder import load_network
 from radinet_nb.models.prediction import predict_files
 
-ONE = Detection('Spots', network=DetectorSpec('densenet51', channels=8, prior=.1), frozen=0, epochs=30, lr=6e-3,
+ONE = Detection('Spots', network=DetectorSpec('densenet51', channels=8, prior=.1), frozen=0, epochs=60, lr=3e-3,
                 spread=1., weight_decay=0., batch_size=8, augmentation=.3, average=0., folds=2, threads=1, device='cpu')
 
 
