@@ -121,7 +121,7 @@ def detection_scores(
     detected:Detected, # of some images
     choice:Choice, # what was chosen on validation
     **draws, # resamples, confidence, seed
-)->pd.DataFrame: # metric, value, low, high, n, positives, lesions, patients
+)->pd.DataFrame: # metric, value, low, high, n, positives, lesions, groups: patients, or what stands in for them
     "Scores of images and of boxes with intervals over patients"
     p = image_probability(detected.found, choice)
     frame = detected.frame.assign(probability=p)
@@ -138,7 +138,7 @@ def detection_scores(
                                if c in ('value', 'low', 'high')} for m, o in zip(BOX_METRICS, drawn, strict=True)]
     counts = dict(n=len(own.frame), positives=int(own.frame.target.sum()))
     table = pd.concat([rows, pd.DataFrame(found).assign(**counts)], ignore_index=True)
-    return table.assign(lesions=sum(map(len, own.truths)), patients=detected.frame.patient.nunique())
+    return table.assign(lesions=sum(map(len, own.truths)), groups=detected.frame.patient.nunique())
 
 def shows_hardware(
     frame:pd.DataFrame, # predictions
@@ -151,7 +151,7 @@ def scores_table(
     detected:Detected, # of the test part
     choice:Choice, # what was chosen on validation
     **draws, # resamples, confidence, seed
-)->pd.DataFrame: # images, metric, value, low, high, n, positives, lesions, patients
+)->pd.DataFrame: # images, metric, value, low, high, n, positives, lesions, groups
     "Every score on all test images, and where hardware is known on those without"
     hardware = shows_hardware(detected.frame)
     kept = {'all': ~np.zeros(len(hardware), bool)} | ({'without hardware': ~hardware} if hardware.any() else {})

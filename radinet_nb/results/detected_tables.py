@@ -39,7 +39,7 @@ def parts_table(
     detected:Detected, # of the test part
     choice:Choice, # what was chosen on validation
     **draws, # resamples, confidence, seed
-)->pd.DataFrame: # body_part, images, fractured, lesions, patients, then AUC, AP50 and highest box with intervals
+)->pd.DataFrame: # body_part, images, fractured, lesions, groups, then AUC, AP50 and highest box with intervals
     "The main scores of each body part that has both classes"
     rows = []
     for part, own in detected.frame.groupby('body_part'):
@@ -47,7 +47,7 @@ def parts_table(
         found = some_images(detected, detected.frame.body_part == part)
         table = detection_scores(found, choice, **draws).set_index('metric')
         row = dict(body_part=part, images=len(own), fractured=int(own.target.sum()), lesions=int(table.lesions.iloc[0]),
-                   patients=own.patient.nunique())
+                   groups=own.patient.nunique())
         for metric in 'auc', 'ap50', 'top_box':
             o = table.loc[metric]
             row[NAMES[metric]] = interval_text(o.value, o.low, o.high)
