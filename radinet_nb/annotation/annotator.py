@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from scipy.special import expit
 from sklearn.feature_extraction.text import CountVectorizer
 
@@ -110,7 +110,7 @@ def save_annotator(
     (folder/'vocabulary.json').write_text(json.dumps(annotator.vocabulary, indent=0), encoding='utf-8')
     (folder/'annotator.json').write_text(json.dumps(facts, indent=1, default=float), encoding='utf-8')
     weights = {'coef':np.ascontiguousarray(annotator.coef), 'intercept':np.array([annotator.intercept])}
-    save_file(weights, folder/'weights.safetensors')
+    (folder/'weights.safetensors').write_bytes(save(weights))
 
 # %% ../../nbs/annotation/annotator.ipynb #6b48e7eb
 def load_annotator(

@@ -181,7 +181,7 @@ def _write_account(out:Path, facts:pd.DataFrame, lost:list, skipped:list, seen:d
     foreign = sum(what.startswith('is no radiograph') for _,what in lost)
     # a journal of earlier versions does not know it
     made_up = sum(o is True for o in facts['synthetic']) if 'synthetic' in facts else 0
-    seen = seen | dict(synthetic_files=made_up, synthetic=made_up == len(facts))
+    seen = seen | dict(synthetic_files=made_up, synthetic=0 < made_up == len(facts))
     account = seen | dict(skipped=len(skipped), quarantined=len(lost), no_radiographs=foreign, review=len(review),
                           remarks=len(remarks), duplicates=len(copies)) | counts
     with whole_file(out/'account.json') as tmp: tmp.write_text(json.dumps(account, indent=1))

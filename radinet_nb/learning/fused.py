@@ -103,14 +103,15 @@ def save_fused(
     folder:str|Path, # new or empty
 )->Path: # the folder
     "Write a fused model; `InputError` for a folder that holds something"
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
     folder = Path(folder)
     require_new_folder(folder)
     head = dict(classifier=classifier_facts(model.classifier), expects=model.expects, facts=model.facts)
     arrays = {k: np.ascontiguousarray(v) for k, v in classifier_arrays(model.classifier).items()}
     with whole_folder(folder) as part:
         for i, o in enumerate(model.networks): save_weights(o, part/f'network{i}.safetensors')
-        save_file(arrays, part/'classifier.safetensors', metadata={'radinet_nb': json.dumps(head, sort_keys=True)})
+        content = save(arrays, {'radinet_nb': json.dumps(head, sort_keys=True)})
+        (part/'classifier.safetensors').write_bytes(content)
     return folder
 
 def load_fused(

@@ -25,11 +25,11 @@ def save_weights(
     **facts, # what else explains the file: task, classes
 ):
     "Write parameters and buffers, with the facts as JSON in the header"
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     own = dict(network=asdict(model.spec), n_classes=model.n_classes) if isinstance(model, Network) else {}
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    # one key: several would come in any order
-    save_file(state, path, metadata={'radinet_nb': json.dumps(own | facts, sort_keys=True)})
+    # one key: several would come in any order; its own `save_file` leaves a file that only its owner reads
+    Path(path).write_bytes(save(state, {'radinet_nb': json.dumps(own | facts, sort_keys=True)}))
 
 # %% ../../nbs/learning/weights.ipynb #83d6f750
 def load_weights(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..data.croissant import may_be_shared
 from ..data.runs import Run, load_run, read_json, run_key, write_json
 from ..errors import InputError
 from .kept_notebooks import keep_notebook
@@ -62,13 +63,15 @@ def records_of(
 
 # %% ../../nbs/results/kept.ipynb #36a2ca8c
 def _keep_notebooks(runs, figures, names, pictures)->list[Path]:
-    "Keep the executed notebooks of a paper's items; `pictures`: notebook and key to the kept file"
+    "Keep the executed notebooks of items on open or synthetic data; `pictures`: notebook and key to the kept file"
     written = []
     for name in sorted(names):
         path = runs/name/'main'/'notebook.ipynb'
         if not path.exists(): continue
-        shown = contents_of(load_run(path.parent))
-        told = {o['alt']: pictures[name, o['key']] for o in shown if (name, o['key']) in pictures}
+        run = load_run(path.parent)
+        synthetic = run.record.get('synthetic', False)
+        if not all(may_be_shared(o, synthetic) for o in run.record.get('collections', [])): continue
+        told = {o['alt']: pictures[name, o['key']] for o in contents_of(run) if (name, o['key']) in pictures}
         written.append(keep_notebook(path, figures/'notebooks'/f'{name}.md', runs.absolute().parents[1], told))
     return written
 
@@ -79,7 +82,7 @@ def keep_results(
 )->list[Path]: # the files written
     """Keep each item's table (CSV) and figure (PNG), numbers, records and executed notebooks
 
-    No radiographs of a real collection are kept."""
+    No radiographs of a real collection are kept, and notebooks only where its licence allows to hand it on."""
     runs, figures, written = Path(runs), Path(figures), []
     for paper, found in items.items():
         if not (runs/paper).is_dir(): continue
