@@ -71,7 +71,8 @@ def _keep_notebooks(runs, figures, names, pictures)->list[Path]:
         run = load_run(path.parent)
         synthetic = run.record.get('synthetic', False)
         if not all(may_be_shared(o, synthetic) for o in run.record.get('collections', [])): continue
-        told = {o['alt']: pictures[name, o['key']] for o in contents_of(run) if (name, o['key']) in pictures}
+        told = {o['alt']: pictures[name, o['key']] for o in contents_of(run)
+                if o['kind'] == 'figure' and (name, o['key']) in pictures}
         written.append(keep_notebook(path, figures/'notebooks'/f'{name}.md', runs.absolute().parents[1], told))
     return written
 
