@@ -25,18 +25,22 @@ def levels_figure(
     "A metric by the levels of a factor, one line a series, such as depth of unfreezing by start"
     names = list(dict.fromkeys(table.series))
     levels = [o for o in levels if o in set(table.level)]
+    shown = table.drop_duplicates(['series', 'level']).pivot(index='series', columns='level', values='value')
+    there = shown.reindex(names, columns=levels).notna()
+    beside = .12*(there.cumsum() - (there.sum() + 1)/2) # of those that share a level, around its place
     with style():
         fig, ax = plt.subplots(figsize=(5.5, 3))
-        for i, (name, look) in enumerate(looks_of(names, looks).items()):
+        for name, look in looks_of(names, looks).items():
             rows = table[table.series == name].drop_duplicates('level').set_index('level').reindex(levels)
-            x = np.arange(len(levels)) + .12*(i - (len(names) - 1)/2)
+            x = np.arange(len(levels)) + beside.loc[name].to_numpy()
             ax.errorbar(x, rows.value, [rows.value - rows.low, rows.high - rows.value], color=look.color, label=name,
                         marker=look.marker, linestyle=look.dash, markeredgecolor='black', markeredgewidth=.5,
                         elinewidth=.8, capsize=2)
             bad = rows.marked.fillna(False).to_numpy(bool)
             ax.plot(x[bad], rows.value[bad], 'x', color='black', markersize=9, zorder=5)
         if table.marked.any(): ax.plot([], [], 'x', color='black', linestyle='none', label=marked)
-        ax.set(xticks=range(len(levels)), xticklabels=levels, xlabel=xlabel, ylabel=LABELS.get(metric, metric))
+        ax.set(xticks=range(len(levels)), xticklabels=levels, xlabel=xlabel, ylabel=LABELS.get(metric, metric),
+               xlim=(-.5, len(levels) - .5))
         ax.grid(axis='y'); ax.set_axisbelow(True)
         fig.legend(loc='outside lower center', ncols=4)
         return fig
