@@ -259,8 +259,10 @@ def warm_workers(
     plan:dict[str,Node], # by id
     todo:dict, # ids of the nodes that will run
 ): # a context
-    "A warm process for the runs that are to be made; none for a single one, nor with `RADINET_WARM=off`"
-    if len(todo) < 2 or os.environ.get('RADINET_WARM') == 'off': return nullcontext()
+    "A warm process for the runs that are to be made: the one that this is a fork of; none for one run, or when off"
+    outer = os.environ.get('RADINET_WARM', '')
+    if outer == 'off' or (len(todo) < 2 and not outer): return nullcontext()
+    if outer: return nullcontext(outer) # as in a notebook that papermill runs: what it lacks, a run imports
     modules = modules_behind([plan[id].notebook for id in todo])
     machinery = ['papermill', 'nbclient', 'nbconvert', 'ipykernel.kernelapp', 'radinet_nb.workflow.execute']
     return WarmProcess([*modules, *machinery, 'radinet_nb.results.page'])
