@@ -66,6 +66,12 @@ def warm():
 
 
 @pytest.fixture
+def warm_steps(warm, monkeypatch):
+    "A call of `radinet reproduce` that makes one run forks it from the warm process, and imports little itself"
+    monkeypatch.setenv('RADINET_WARM', warm.path)
+
+
+@pytest.fixture
 def warm_kernels(warm, monkeypatch):
     "Kernels that this test asks for are forks of the warm process, as those of `radinet reproduce` are"
     from jupyter_client.provisioning import KernelProvisionerFactory

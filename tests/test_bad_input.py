@@ -19,6 +19,7 @@ from radinet_nb.learning.transfer import train_stage
 from radinet_nb.synthetic.hospital import write_hospital
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures('warm_steps')
 
 
 def one_line(error): return '\n' not in str(error) and len(str(error)) < 500

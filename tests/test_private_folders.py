@@ -15,6 +15,7 @@ from radinet_nb.synthetic.dicom_files import write_dicom
 
 ROOT = Path(__file__).resolve().parents[1]
 ID = 'karam2021/ingest/main'
+pytestmark = pytest.mark.usefixtures('warm_steps')
 
 
 def write_export(export):
