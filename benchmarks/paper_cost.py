@@ -4,7 +4,7 @@
 
 Nothing is trained. The plan is that of the profile; images of MURA and of the hospital are those that karam2021
 prints; the step is that of benchmarks/gpu.json, DenseNet-169 in bf16. `workflow.cost` says how one leads to the other.
-Results go to benchmarks/paper_cost.json and, as a table, between two marks into docs/tasks/9_at_scale.md.
+Results go to benchmarks/paper_cost.json and, as a table, between two marks into docs/tasks/11_at_scale.md.
 """
 import argparse
 import json
@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent/'docs'/'tasks'/'9_at_scale.md'
+PAGE = HERE.parent/'docs'/'tasks'/'11_at_scale.md'
 MARKS = ('<!-- cost -->', '<!-- end of cost -->')
 
 

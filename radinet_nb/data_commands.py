@@ -142,7 +142,10 @@ def annotate_command(
     n, known, given = (run.record[o] for o in ('reports', 'labelled', 'handed_on'))
     print(f'{out}/labels.csv: {given} of {n-known} unlabelled reports have a label now'
           + (', by rules: no error is promised' if rules else f', wrong in {100*error:g} % at most'))
-    if (out/'audit.csv').is_file(): print(f'{out}/audit.csv: check these by hand; {out}/model_card.md says how')
+    if (out/'audit.csv').is_file():
+        text = ('each beside its report, scrubbed: keep it where reports may be read' if run.record.get('audit_reports')
+                else f'each report by its key in {reports}, which was not scrubbed and is not copied')
+        print(f'{out}/audit.csv: check these by hand, {text}; {out}/model_card.md says how')
     if run.record.get('synthetic'): print('The reports are those of a synthetic hospital.')
     if studies: print(f'{studies}: the study table with these labels; radinet advise {out} START ADVICE')
 
@@ -176,27 +179,30 @@ def export_command(
     timm:Annotated[bool, typer.Option('--timm', help='a folder timm too, for timm.create_model')]=False, # for others
 ):
     "Turn a run into a model folder: weights, body for torchvision or timm, configuration, model card."
-    from radinet_nb.data.runs import load_run
-    from radinet_nb.models.card import export_run, run_backbone
-    from radinet_nb.models.folder import load_network
-    from radinet_nb.models.interchange import check_timm, write_onnx, write_timm
-    from radinet_nb.models.localizers import export_localizer
+    from radinet_nb.data.runs import load_run, require_new_folder
     run, *others = runs
     task = load_run(run).record.get('task')
+    require_new_folder(out.absolute())
     if task == 'detection':
-        from radinet_nb.models.detectors import export_detectors
         if rule != 'accuracy' or rate is not None or pixels or onnx or timm:
             raise InputError('these are runs of detectors', run, 'all is chosen out of fold: leave the options out')
+        from radinet_nb.models.detectors import export_detectors
         with progress_line('radinet export'): export_detectors(runs, out)
         return print(out)
     if others: raise InputError('only detectors are exported together', others[0], 'name one run and one folder')
     if task == 'map':
         if rule != 'accuracy' or pixels or onnx or timm:
             raise InputError('this is the run of a localizer', run, 'of the options it takes --rate')
+        from radinet_nb.models.localizers import export_localizer
         with progress_line('radinet export'): export_localizer(run, out, .5 if rate is None else rate)
         return print(out)
     if rate is not None: raise InputError('--rate is for the run of a localizer', run, 'a classifier takes --rule')
     if onnx: require_extra('--onnx', 'onnx', 'onnx', 'onnxruntime', 'onnxscript')
+    from radinet_nb.analysis.decisions import check_rule
+    check_rule(rule)
+    from radinet_nb.models.card import export_run, run_backbone
+    from radinet_nb.models.folder import load_network
+    from radinet_nb.models.interchange import check_timm, write_onnx, write_timm
     if timm: check_timm(run_backbone(run)) # before anything is written
     with progress_line('radinet export'):
         export_run(run, out, rule=rule, pixels=pixels)
@@ -216,6 +222,8 @@ def predict_command(
     dicom:_Dicom=False, # for viewers
 ):
     "Probability, decision and Grad-CAM picture for every study; of a localizer boxes, scores and picture an image."
+    from radinet_nb.models.given import check_request
+    check_request(model, paths, out, key, jobs, dicom)
     from radinet_nb.models.found import printed_boxes
     from radinet_nb.models.prediction import predict_files
     with progress_line('radinet predict'): res = predict_files(model, paths, out, key, public, jobs, dicom)
@@ -242,10 +250,14 @@ def advise_command(
     jobs:Annotated[int, typer.Option(help='processes that read images')]=1, # at once
 ):
     "Which way of fine-tuning to take for these studies and this start, or that the data cannot tell."
+    from radinet_nb.learning.fine_tuning import STRATEGIES, check_start, check_strategies, table_in
+    chosen, own = tuple(strategies or STRATEGIES), pairs(settings, '--set', as_yaml=True)
+    check_strategies(chosen, epochs)
+    check_start(start, backbone)
+    table_in(studies)
     from radinet_nb.analysis.advice import advice_lines, advise
     from radinet_nb.learning.stages import DATA_PARAMETERS
-    from radinet_nb.learning.strategies import STRATEGIES, named_start, strategy_stage, studies_with_images
-    chosen, own = tuple(strategies or STRATEGIES), pairs(settings, '--set', as_yaml=True)
+    from radinet_nb.learning.strategies import named_start, strategy_stage, studies_with_images
     if taken := {'backbone', 'fold', 'parents', *signature(advise).parameters, *DATA_PARAMETERS} & set(own):
         raise InputError(f'{min(taken)} has a place of its own', '--set', 'see radinet advise --help')
     for name in chosen: strategy_stage(name, epochs, **own | dict(source='start')) # before any image is read

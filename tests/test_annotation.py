@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_damaged_tables import damaged, secret
@@ -34,9 +35,13 @@ from radinet_nb.annotation.report_tables import read_reports, study_reports
 from radinet_nb.annotation.reports import clean_report, clean_reports, plain_reports, plain_text
 from radinet_nb.annotation.rules import mention_status, rule_label, rule_labels
 from radinet_nb.annotation.thresholds import choose_thresholds
+from radinet_nb.data.dicom import is_dicom
 from radinet_nb.data.guard import tie_groups
+from radinet_nb.data.ingest import ingest
 from radinet_nb.data.report_labels import with_report_labels
+from radinet_nb.data.table_files import read_parquet
 from radinet_nb.errors import InputError
+from radinet_nb.synthetic.hospital import write_hospital
 from radinet_nb.synthetic.reports import write_reports
 
 data = Path(os.environ.get('RADINET_DATA') or Path(__file__).resolve().parents[2]/'shared'/'data')
@@ -417,6 +422,35 @@ def test_rules_are_a_cold_start(tmp_path):
     audit = run.table('audit.csv')
     assert audit_estimate(audit.assign(by_hand=y[audit.key.str[1:].astype(int)])).rate['error'] == 0
     assert 'no error is promised' in (run.folder/'model_card.md').read_text()
+
+
+def test_who_checks_labels_reads_scrubbed_reports_and_no_others(tmp_path):
+    "Of the folder of ingest the sample holds the scrubbed text; of the export, whose reports name patients, none"
+    export, out = tmp_path/'export', tmp_path/'out'
+    write_hospital(export, patients=10, pixels=64, parts=['wrist'])
+    (export/'labels.csv').unlink() # what an expert labelled is not checked
+    named = {}
+    for f in export.rglob('*'):
+        if not is_dicom(f): continue
+        header = dcmread(f)
+        header.PatientName = f'Zwyrtek{ascii_lowercase[int(str(header.PatientName).split()[-1])]}^Quandoro'
+        header.save_as(f)
+        named[str(header.StudyInstanceUID)] = str(header.PatientName)
+    reports = pd.read_csv(export/'reports.csv', dtype=str)
+    names = [named[o].replace('^', ' ') for o in reports.StudyInstanceUID]
+    (reports.assign(report=[f'=Patient {name}. {text}' for name, text in zip(names, reports.report, strict=True)])
+     .to_csv(export/'reports.csv', index=False))
+    ingest(export, out, tmp_path/'key', jobs=1, pixels=32)
+    checked, raw = (annotate_reports(o, out=tmp_path/name, rules=True, jobs=1)
+                    for o, name in ((out, 'checked'), (export, 'raw')))
+    sample = checked.table('audit.csv')
+    known = read_parquet(out/'studies.parquet').drop_duplicates('study').set_index('study').report
+    assert len(sample) and sample.report.tolist() == [' '+known[o] for o in sample.key] # `=` begins no formula
+    text = (checked.folder/'audit.csv').read_text()
+    assert '[name]' in text and not any(part in text for name in names for part in name.split())
+    assert list(raw.table('audit.csv')) == ['key', 'label', 'confidence', 'stratum', 'weight', 'by_hand']
+    cards = [(o.folder/'model_card.md').read_text() for o in (checked, raw)]
+    assert ['as `radinet ingest` scrubbed it' in o for o in cards] == [True, False] and 'holds no text' in cards[1]
 
 
 def test_model_on_disk_is_text_and_numbers(tmp_path):

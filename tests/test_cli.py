@@ -1,5 +1,6 @@
 "The command line as a user meets it: help, version, completion, parameters, comparison, the key, progress, silence"
 import errno
+import json
 import os
 import resource
 import subprocess
@@ -29,6 +30,40 @@ def test_it_answers_at_once(command):
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime+after.ru_stime-before.ru_utime-before.ru_stime
     assert any(seconds() < .5 for _ in range(3))
+
+
+def test_wrong_words_are_refused_before_torch_is_loaded(tmp_path):
+    "What a command can see is wrong costs no ten seconds"
+    run, model, used, table, new = (tmp_path/o for o in ('run', 'model', 'used', 'table.parquet', 'new'))
+    for folder, name, text in ((run, 'record.json', '{"task": "fracture", "classes": ["a", "b"]}'),
+                               (run, 'params.json', '{}'), (model, 'config.json', '{"task": "fracture"}'),
+                               (used, 'something', ''), (tmp_path, table.name, ''), (tmp_path, 'one.png', '')):
+        folder.mkdir(exist_ok=True)
+        (folder/name).write_text(text)
+    one = tmp_path/'one.png'
+    wrong = [(*o, message) for o, message in {
+        ('advise', table, 'imagenet', new): 'imagenet has weights of many backbones',
+        ('advise', table, new, new): 'nothing stands here', ('advise', used, run, new): 'no study table stands here',
+        ('advise', new, run, new): 'no such file or folder', ('advise', table, run, new, '--epochs', 0): '0 epochs',
+        ('advise', table, run, new, '--strategy', 'freeze'): "no strategy is called 'freeze'",
+        ('export', new, used): 'no finished run', ('export', run, used): 'not written over',
+        ('export', run, new, '--rate', .5): '--rate is for the run of a localizer',
+        ('predict', new, one): 'no such folder', ('predict', run, one): 'export it first',
+        ('predict', model, new): 'no such file or folder', ('predict', model, one, '--out', used): 'not written over',
+        ('predict', model, used, '--out', used/'in'): 'lies inside the input',
+        ('predict', model, one, '--jobs', 0): '0 processes', ('predict', model, one, '--dicom'): '--dicom',
+        ('export', run, new, '--rule', 'best'): 'no rule best'}.items()] # the last one needs pandas
+    code = ("import contextlib, io, json, sys; from radinet_nb.cli import main\n"
+            "for *args, message in json.loads(sys.argv[1]):\n"
+            "    with contextlib.redirect_stderr(io.StringIO()) as said: assert main(args) == 2, args\n"
+            "    heavy = {'torch', 'fastai', 'timm', 'matplotlib'} & set(sys.modules)\n"
+            "    if message != 'no rule best': heavy |= {'pandas'} & set(sys.modules)\n"
+            "    assert message in said.getvalue() and not heavy, (args, said.getvalue(), heavy)")
+    told = json.dumps([[str(o) for o in args] for args in wrong])
+    res = subprocess.run([sys.executable, '-c', code, told], cwd=ROOT, capture_output=True, text=True,
+                         env=os.environ | {'PYTHONPATH': str(ROOT)})
+    assert res.returncode == 0, res.stderr[-2000:]
+    assert not new.exists()
 
 
 def test_version_is_that_of_the_package():

@@ -26,6 +26,10 @@ def site(tmp_path_factory):
     return out
 
 
+def test_tasks_are_numbered_one_by_one():
+    assert [o.name.partition('_')[0] for o in TASKS] == [f'{i + 1:02}' for i in range(len(TASKS))]
+
+
 def texts(path):
     "The Markdown of a page"
     if path.suffix == '.md': return path.read_text(encoding='utf-8')
@@ -47,7 +51,7 @@ def test_every_link_leads_to_a_page(site):
 
 def test_a_page_shows_the_kept_results_that_it_names(site):
     from radinet_nb.papers.sood2021.freezing import freezing_markdown
-    page = (site/'tasks'/'4_what_to_freeze.md').read_text()
+    page = (site/'tasks'/'04_what_to_freeze.md').read_text()
     assert freezing_markdown(ROOT/'figures'/'open'/'sood2021') in page
     assert [o.name for o in (site/'tasks').glob('*.md') if '<!--' in o.read_text()] == []
 

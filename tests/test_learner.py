@@ -1,5 +1,8 @@
 "fastai's own calls on what `learner_from_frame` gives, and fastai's own DataBlock on radiographs"
+import io
+import json
 import warnings
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,8 +14,10 @@ from fastai.interpret import ClassificationInterpretation
 from fastai.learner import load_learner
 from PIL import Image
 
+from radinet_nb.cli import main
 from radinet_nb.errors import InputError
 from radinet_nb.learning.transfer import learner_from_frame
+from radinet_nb.models.learners import export_learner
 
 matplotlib.use('Agg')
 
@@ -91,3 +96,29 @@ def test_export_takes_no_patient_along(made, tmp_path):
         loaded = load_learner(learn.path/'model.pkl')
     with loaded.no_bar(): assert torch.equal(loaded.predict(frame.path[0])[2], learn.predict(frame.path[0])[2])
     assert len(learn.studies) == len(frame) and list(loaded.dls.vocab) == ['none', 'fracture']
+
+
+def test_the_command_line_predicts_with_an_exported_learner(made, tmp_path, capsys):
+    "What `learn.get_preds` says of the validation images, `radinet predict` says of their files, within 1e-5"
+    frame, learn = made
+    model = export_learner(learn, tmp_path/'Squares', resamples=50)
+    valid = learn.studies[learn.studies.split == 'valid']
+    capsys.readouterr()
+    assert main(['predict', str(model), *valid.path, '--public']) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out)).set_index('files')
+    again = table.probability[[Path(o).name for o in valid.path]]
+    with learn.no_bar(): np.testing.assert_allclose(again, learn.get_preds()[0][:, 1], atol=1e-5)
+    card, config = (model/'README.md').read_text(), json.loads((model/'config.json').read_text())
+    assert 'On the validation part alone' in card and 'not from a recorded run' in card and not config['synthetic']
+    assert f'| train | {(learn.studies.split == "train").sum()} |' in card
+    assert not any(o in card+str(config) for o in [*frame.patient[10:], str(tmp_path), str(learn.path)])
+
+
+def test_a_learner_that_predict_cannot_use_is_refused_and_nothing_written(made, tmp_path):
+    frame, learn = made
+    with pytest.raises(InputError, match='no rule best'): export_learner(learn, tmp_path/'new', rule='best')
+    with pytest.raises(InputError, match='a wrong value: name'): export_learner(learn, tmp_path/'new', name='../x')
+    both = frame.assign(study=[f's{i//2}' for i in range(len(frame))], patient=[f'p{i//2}' for i in range(len(frame))])
+    with pytest.raises(InputError, match='hold images of several classes'):
+        export_learner(learner(both, tmp_path/'cache'), tmp_path/'new')
+    assert [o.name for o in tmp_path.iterdir()] == ['cache']

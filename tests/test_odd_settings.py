@@ -97,7 +97,7 @@ def test_odd_parameters_of_advice_are_a_value_or_one_line(tmp_path):
           patch.object(strategies, 'studies_with_images', return_value=(None, None, ())),
           patch.object(advice, 'advise', autospec=True, side_effect=InputError('good'))): # after every check
         for _ in range(many):
-            args = ['advise', 'x', 'start', str(tmp_path), '--set', f'{rng.choice(known)}={odd_value(rng)}']
+            args = ['advise', __file__, __file__, str(tmp_path), '--set', f'{rng.choice(known)}={odd_value(rng)}']
             lines += 'good' not in one_line(lambda args=args: app(args, standalone_mode=False))
     assert many//3 < lines < many and not list(tmp_path.iterdir())
 

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,8 +14,9 @@ from radinet_nb.data.notebooks import checkout, find_notebook, paper_folders
 from radinet_nb.data.runs import OpenRun
 from radinet_nb.papers.karam2021.margins import differences, performance_table
 from radinet_nb.results.claims import read_claims
+from radinet_nb.results.detected_figures import reliability_figure
 from radinet_nb.results.page import browse, find_browser, print_page, render_page
-from radinet_nb.results.page_items import FOLDED
+from radinet_nb.results.page_items import FOLDED, Figure
 from radinet_nb.results.performance import control_table
 from radinet_nb.results.performance_figures import loss_figure, performance_figure
 from radinet_nb.results.result_run import ResultRun
@@ -224,6 +226,38 @@ def test_in_a_browser(report, width):
     assert found['scroll'] <= width, found['wide']
     assert found['wide'] == [] and (found['images'], found['broken'], found['wordless']) == (2, 0, 0)
     assert [o for o in res.stderr.splitlines() if 'CONSOLE' in o] == []
+
+
+NARROW = """<!DOCTYPE html><meta charset="utf-8">
+<iframe id="page" src="page.html" style="width:390px;height:844px;border:0"></iframe>
+<pre id="found"></pre><script>
+onload = () => { const doc = document.getElementById('page').contentDocument
+  for (const o of doc.querySelectorAll('details.part')) o.open = true
+  const said = o => getComputedStyle(o.querySelector('figcaption'), '::before').content
+  document.getElementById('found').textContent = JSON.stringify([...doc.querySelectorAll('figure')].map(
+    o => [o.querySelector('img').getBoundingClientRect().right <= 390, said(o).includes('sideways')])) }
+</script>"""
+
+
+@needs_browser
+def test_on_a_telephone_a_narrow_figure_is_whole_and_a_wide_one_moves(tmp_path):
+    bins = pd.DataFrame(dict(predicted=[.04, .93], observed=[.05, .9], low=[.02, .8], high=[.1, .95], n=[400, 30]))
+    wide = pd.DataFrame(dict(model='A', epoch=[0, 1], phase='x', train_loss=[.7, .6]))
+    run, cells = ResultRun(tmp_path/'fracatlas'/'scores'/'main', 'fracatlas/scores', {}, []), []
+    run.figure(reliability_figure({'out of fold': bins, 'test': bins}), 'reliability', 'Narrow', alt='chart')
+    run.figure(loss_figure(wide), 'losses', 'Wide', alt='chart')
+    done = run.finish()
+    for name in ('reliability', 'losses'):
+        shown = nbformat.v4.new_output('display_data', {'text/html': Figure(done, name, name)._repr_html_()})
+        cells.append(nbformat.v4.new_code_cell('', outputs=[shown]))
+    title = nbformat.v4.new_markdown_cell('# Title')
+    nbformat.write(nbformat.v4.new_notebook(cells=[title, *cells]), tmp_path/'page.ipynb')
+    render_page(tmp_path/'page.ipynb', tmp_path/'page.html')
+    (tmp_path/'probe.html').write_text(NARROW)
+    res = browse('--allow-file-access-from-files', '--virtual-time-budget=8000', '--dump-dom',
+                 (tmp_path/'probe.html').as_uri())
+    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', res.stdout, flags=re.S)[1]))
+    assert found == [[True, False], [False, True]]
 
 
 def paper_pages(pdf):

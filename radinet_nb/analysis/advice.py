@@ -20,7 +20,8 @@ from .significance import adjust
 from ..data.cache import ImageCache
 from ..data.runs import OpenRun, Run, load_run, parents_by_key, write_json
 from ..errors import InputError
-from ..learning.strategies import STRATEGIES, train_strategies
+from ..learning.fine_tuning import STRATEGIES
+from ..learning.strategies import train_strategies
 
 # %% ../../nbs/analysis/advice.ipynb #97ee5343
 def joined_folds(

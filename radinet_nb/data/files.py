@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from .dicom import is_dicom
-from .disk import is_hidden
+from .disk import is_hidden, require_present
 from .header_words import match_word, spell_out, view_words
 from .hashes import file_hash
 from .hospital import drop_twins, header_row, hospital_table
@@ -29,10 +29,8 @@ def list_files(
 )->list[tuple[Path,Path]]: # (folder that was named, file), sorted within a folder
     "Every file that the paths mean, each once; `InputError` where there is none, or a file is named twice"
     found = {}
+    require_present(paths)
     for o in map(Path, paths):
-        if not o.exists():
-            raise InputError('there is no such file or folder', where=o,
-                             mend='name DICOM files, image files or a folder of them')
         o, tables = o.absolute(), (o.absolute()/'labels.csv', o.absolute()/'reports.csv')
         named = [o] if o.is_file() else [f for f in sorted(o.rglob('*')) if f.is_file() and f not in tables]
         for f in named: found.setdefault(os.path.normpath(f), (o if o.is_dir() else o.parent, f))

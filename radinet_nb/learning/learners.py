@@ -63,8 +63,8 @@ class StageLearner(Learner):
             self.epoch = epoch
             self._with_events(self._do_epoch, 'epoch', CancelEpochException)
     def export(self, fname='export.pkl', **kwargs):
-        "As fastai's, without the table and the images that it was made from: paths and pictures are patients'"
-        kept = {k: self.__dict__.pop(k) for k in ('studies', 'cache') if k in self.__dict__}
+        "As fastai's, without table, images and start that it was made from: paths and pictures are patients'"
+        kept = {k: self.__dict__.pop(k) for k in ('studies', 'cache', 'begun_from') if k in self.__dict__}
         try: super().export(fname, **kwargs)
         finally: self.__dict__.update(kept)
 

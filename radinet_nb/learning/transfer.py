@@ -267,10 +267,11 @@ def learner_from_frame(
     rows = rows_for(studies[studies.path.isin(cache.paths)], task)
     rows = audit_stage(seen_rows(source), rows, cache, where='learner_from_frame')[0]
     network = Network(spec.scaled(*start_scale(source)), n_classes=len(task.class_names(rows)))
-    start_from(network, source)
+    carried = start_from(network, source)
     device = torch.device(options.pop('device', '') or best_device())
     scale = dict(mean=network.spec.mean, std=network.spec.std)
     dls = dataloaders(cache, rows, task, **dict(seed=seed, device=device) | scale | options)
     learn = make_learner(dls, network, torch.tensor(task.class_weights(rows), dtype=torch.float32))
     learn.studies, learn.cache = rows, cache
+    learn.begun_from = dict(source=str(source), carried={k: len(v) for k, v in carried.items()})
     return learn
