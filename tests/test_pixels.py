@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 
 from radinet_nb.data.dicom import read_dataset
 from radinet_nb.data.gray_values import image_with_remarks, packed_bits, read_dicom, stored_pixels
@@ -257,3 +259,22 @@ def test_a_window_that_is_not_there_is_refused(window, tmp_path):
     px = np.tile(np.arange(64, dtype=np.uint16)*60, (64, 1))
     write_dicom(tmp_path/'a.dcm', px, WindowCenter=[2000, 1000], WindowWidth=[4000, 2000])
     with pytest.raises(InputError, match='has no window'): read_dicom(tmp_path/'a.dcm', window)
+
+
+def raw(tag, text): return RawDataElement(Tag(tag), 'DS', len(text), text, 0, False, True)
+
+
+@pytest.mark.parametrize(('elements', 'told'), [
+    ({0x00281050: b'2048,0', 0x00281051: b'4096,0'}, ''), ({0x00281050: b'auto', 0x00281051: b'auto'}, 'window'),
+    ({0x00281050: b'\\2048 ', 0x00281051: b'\\4096 '}, 'window'), ({0x00281050: b'NaN ', 0x00281051: b'1 '}, 'window'),
+    ({0x00281053: b'1,0 ', 0x00281052: b'0,0 '}, ''), ({0x00281053: b'one ', 0x00281052: b'0 '}, 'rescale'),
+    ({0x00281053: b'1\\1 ', 0x00281052: b'0 '}, ''), ({0x00280030: b'0,1\\0,1 '}, ''), ({0x00280030: b'x\\y '}, ''),
+    ({0x00280002: None, 0x00280103: None}, '')])
+def test_a_number_of_the_header_that_is_none_loses_no_image(elements, told, tmp_path):
+    ds = read_dataset(write_dicom(tmp_path/'x', ramp, **twelve))
+    for tag, text in elements.items():
+        if text is None: del ds[tag]
+        else: ds[Tag(tag)] = raw(tag, text)
+    img, remarks = image_with_remarks(ds)
+    assert np.abs(img.astype(int)-full).max() <= 1
+    assert bool(remarks) == bool(told) and told in ' '.join(remarks)

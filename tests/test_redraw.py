@@ -134,4 +134,11 @@ def test_what_is_no_folder_of_results_is_one_line(tmp_path, kept):
     numbers['drawings']['fig10']['function'] = 'os:system'
     path.write_text(json.dumps(numbers))
     code, _, wrong = redraw(tmp_path/'open', '--out', tmp_path/'evil')
-    assert code == 2 and 'no drawing function' in wrong
+    assert code == 2 and 'no drawing function' in wrong and not (tmp_path/'evil').exists()
+    for name, text in dict(performance='{"record": {}}', page='{"runs": ["../x"]}').items():
+        whole = path.with_name(f'{name}.json').read_text()
+        path.with_name(f'{name}.json').write_text(text)
+        code, _, wrong = redraw(tmp_path/'open', '--out', tmp_path/'evil')
+        assert code == 2 and f'{name}.json' in wrong and len(wrong.strip().splitlines()) == 1, wrong
+        assert not (tmp_path/'evil').exists()
+        path.with_name(f'{name}.json').write_text(whole)

@@ -67,13 +67,14 @@ def lesion_boxes(
     "The boxes of cases in their cached images"
     known = dict(zip(views.path, views.boxes, strict=True))
     size = dict(zip(sizes.path, zip(sizes.width, sizes.height, strict=True), strict=True))
-    def of_view(path, column):
+    def of_view(row, path, column):
         boxes = known.get(path)
         boxes = json.loads(boxes) if isinstance(boxes, str) else []
         if not boxes: return np.zeros((0, 4))
-        if path not in size: raise InputError('the size of a radiograph is unknown', path, 'ingest it again')
+        if path not in size: raise InputError('the size of a radiograph is unknown', f'row {row}', 'ingest it again')
         return boxes_as_cached(boxes, size[path], pixels, column)
-    return [np.concatenate([of_view(o, i) for i, o in enumerate(path.split('|'))]) for path in paths]
+    return [np.concatenate([of_view(row, o, i) for i, o in enumerate(path.split('|'))])
+            for row, path in enumerate(paths)]
 
 # %% ../../nbs/analysis/explain_truth.ipynb #bc231bba
 def check_masks(

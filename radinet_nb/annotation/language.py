@@ -27,7 +27,9 @@ _articles = '''une uma una avec dans della dello degli delle nel nella sulla het
 _parts = '''droit droite gauche poignet cheville coude genou jambe doigt derecha derecho izquierda izquierdo muneca
     codo tobillo rodilla hueso cadera esquerdo esquerda direito direita punho tornozelo polso gomito caviglia sinistro
     destra sinistra pols elleboog rechts handgelenk speiche ellenbogen venstre hojre vanster hoger nadgarstek
-    nadgarstka kosci zapesti kosti bilek osseux osseuse osea oseas costale costales ancienne recente ouverte'''
+    nadgarstka kosci zapesti kosti bilek osseux osseuse osea oseas costale costales ancienne anciennes recente
+    recentes ouverte ouvertes fermee comminutive comminutives
+    spiroide spiroides'''
 _elsewhere = frozenset(f'{_negations} {_articles} {_parts}'.split())
 
 # %% ../../nbs/annotation/language.ipynb #a1e7000b
@@ -36,6 +38,7 @@ _spelt = (r'\w*frakt[ui]r\w*|\w*frat?tur[aoi]\w*|\w*fratture|\w*fractuur(?!e)\w*
           r'|zlaman\w*|zlomenin\w*|pri?jelom\w*|prelom\w*|(?:csont)?tores(?:t|e|ek|vonal)?|kiri[kg]\w*|murtum\w*'
           r'|luumur[dr]\w*|(?:bein)?brot')
 _beside = (r'(?:de|une|la|les|des|ni|cette) fractures?|fractures? (?:du|des|et|ou|de(?! novo| quervain))'
+           r'|fractures? (?:non |peu |tres )?(?!(?:knee|three|free|tree|see|fee|agree|degree)s?\b)[a-z]+[b-df-z]ees?'
            r'|no (?:hay|se|hi)|non fxs?')
 _elided = r"(?:d|l|qu|dell|sull)'(?=[aeiouh])"
 _sign = re.compile(rf'\b(?:(?:{_spelt}|{_beside})(?!\w)|{_elided})')

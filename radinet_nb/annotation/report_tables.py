@@ -107,6 +107,10 @@ def _read_folder(folder, columns):
                          mend='both need the same key')
     # keys are compared as `_cell` spells them
     left, right = (o.assign(**o[shared].map(_cell)) for o in (table, labels))
+    said = [o for o in right if o.lower() in (columns.get('label', '').lower(), *column_names['label'])]
+    twice = right.duplicated(shared) & ~right.assign(**right[said].map(_cell)).duplicated([*shared, *said])
+    refuse_rows(twice, said[0] if said else '', 'contradicts an earlier row about the same report',
+                f'{folder.name}, labels.csv', 'keep one')
     merged = left.merge(right.drop_duplicates(shared), on=shared, how='left').set_axis(table.index)
     return merged.assign(**table[shared])
 

@@ -65,7 +65,9 @@ no_trigger = '''no increase, no change, no interval change, no significant chang
     no interval healing, no healing, non displaced, not displaced, not significantly displaced, without displacement,
     without significant displacement, no displacement, no significant displacement, no angulation, without angulation,
     not angulated, not intact, no doubt, without doubt, without a doubt, without any doubt, not in doubt, no question,
-    without question, BE? not BADLY SEEN, BE? not as BADLY SEEN, BE? not SEEN before, BE? not SEEN previously,
+    without question, BE? unlikely to require, BE? unlikely to need, BE? unlikely to heal, BE? unlikely to displace,
+    BE? unlikely to progress, BE? unlikely to cause, BE? unlikely to unite, BE? not BADLY SEEN,
+    BE? not as BADLY SEEN, BE? not SEEN before, BE? not SEEN previously,
     BE? not SEEN then, BE? not SEEN at that time, BE? not SEEN on the? PRIOR EXAM, BE? not SEEN in the? PRIOR EXAM,
     BE? not SEEN at the? PRIOR EXAM, BE? not SEEN on HIS? EXAM of, BE? not SEEN last, BE? not SEEN on prior,
     BE? not SEEN on comparison, BE? not on the? PRIOR EXAM, not changed, not significantly changed,
@@ -91,19 +93,22 @@ ages = 'UNIT old, y/o, yo, volar plate, volar plates, growth plate, growth plate
 negation_phrases = '''no, nil, nor, neither, none, none of, without, w/o, absence of, lack of, ve for, neg for,
     denies, denied, denying, free of, free from, never, never had, no evidence of, no evidence for, no sign of,
     no signs of, no indication of, unremarkable for, rather than, instead of, with no, excludes, exclude,
-    exclusion of, nothing, nothing to suggest, nothing to indicate, nothing in keeping with, nothing like, no longer,
+    exclusion of, mimicking, mimics, mimic, simulating, simulates, nothing,
+    nothing to suggest, nothing to indicate, nothing in keeping with, nothing like, no longer,
     SEEN no, not due to, not caused by, not compatible with, not consistent with, not in keeping with,
     not suggestive of, not suspicious for, not indicative of, not diagnostic of, not typical of,
     not to be mistaken for, not be mistaken for, not to be confused with, not be confused with, not mistaken for,
     not a single, DONOT SEE, CANNOT SEE, not SEE, low suspicion for, low suspicion of, no suspicion of, at no,
     DONOT think there? BE?, DONOT believe there? BE?, DONOT suspect, doubt'''
 #: after a finding only where the clause ends: 'Fracture excluded.', but not 'fracture, excluded by which ...'
-negated_both = 'ruled out, rules out, excluded, absent, resolved, unlikely, negative, negative for, not there'
+negated_both = '''ruled out, rules out, excluded, absent, resolved, unlikely, unlikely that there? BE?,
+    it BE unlikely that there? BE?, negative, negative for, not there'''
 negated_verbs = "not, BENOT, DONOT, CANNOT"
 negated_after = '''BE unlikely, BE ruled out, BE excluded, BE not SURELY? SEEN, not SURELY? SEEN, BENOT SURELY? SEEN,
     no longer SURELY? SEEN, CANNOT be SURELY? SEEN, can be excluded, can be ruled out, BE absent, nowhere SEEN,
     BE resolved, has resolved, have resolved, BE not the case, BE gone, has disappeared, have disappeared,
-    BENOT there, BE not there, BE nil'''
+    BENOT there, BE not there, BE nil, looked for but not SEEN, sought but not SEEN, suspected but not SEEN,
+    queried but not SEEN, considered but not SEEN'''
 #: 'Fracture: none', 'fracture / dislocation: no', 'Fracture (-)', 'Fracture: not seen.', 'Fracture free.'
 none_after_colon = re.compile(r'(?:\s*[/,]\s*\w+|\s+(?:or|and)\s+\w+){0,4}\s*[:=-]\s*(?:no|none|nil|negative|neg'
                               r'|absent|not (?:seen|identified|detected|demonstrated|visible|present|evident)'
@@ -113,7 +118,8 @@ none_after_colon = re.compile(r'(?:\s*[/,]\s*\w+|\s+(?:or|and)\s+\w+){0,4}\s*[:=
 # %% ../../nbs/annotation/triggers.ipynb #7a10b2d2
 not_excluded = '''CANNOT BADLY? exclude, CANNOT rule out, not exclude, not rule out, difficult to exclude,
     hard to exclude, not certain IF there? BE?, not clear IF there? BE?, not sure IF there? BE?,
-    uncertain IF there? BE?, unclear IF there? BE?, to exclude, to rule out, evaluate for, assess for, rule out,
+    uncertain IF there? BE?, unclear IF there? BE?, to exclude, to rule out, evaluate for, assess for, look for,
+    looking for, search for, check for, screen for, rule out,
     r/o'''
 left_open = '''CANNOT be BADLY? excluded, CANNOT be ruled out, CANNOT be SURELY? confirmed, not BADLY? excluded,
     not be BADLY? excluded, not been BADLY? excluded, not ruled out, not been ruled out, not be ruled out,
@@ -156,7 +162,8 @@ recent = 'new, acute, fresh, subacute, recent'
 
 # %% ../../nbs/annotation/triggers.ipynb #7a10b2d5
 of_another = '''family history of, family history, fh, fhx, RELATIVE, maternal, paternal, RELATIVE had, RELATIVE has,
-    RELATIVE with, risk of, risk for, risks of, risk factor for, risk factors for, prevention of, to prevent,
+    RELATIVE with, likelihood of future, chance of future, prone to,
+    risk of, risk for, risks of, risk factor for, risk factors for, prevention of, to prevent,
     predisposed to, precautions for, susceptible to'''
 device_before = 'DEVICE, DEVICE BE, DEVICE has, DEVICE have'
 device_after = '''of ITS? SOME? SOME? DEVICE, reported separately, BE reported separately, not included here,

@@ -7,6 +7,7 @@ __all__ = ['box_table', 'drawn_boxes', 'box_cells', 'polygon_cells', 'with_drawn
 
 # %% ../../nbs/data/boxed.ipynb #06ff6981
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ from .polygons import coco_polygons
 from .sizes import stored_size
 from .studies import study_table
 from .table_files import as_numbers, number_column, read_csv, refuse_rows
-from .text_files import has_table
+from .text_files import file_text, has_table, parse_json
 from ..errors import InputError
 
 # %% ../../nbs/data/boxed.ipynb #d4882e20
@@ -29,6 +30,7 @@ def box_table(
     names = 'x0', 'y0', 'x1', 'y1'
     t = read_csv(path, 'path', *names, text=('path',))
     refuse_rows(t.path.isna(), 'path', 'is empty', path)
+    t['path'] = t.path.map(os.path.normpath) # './a.png' is a.png
     for o in names: t[o] = number_column(t, o, path, filled=True)
     corners = t[list(names)].to_numpy(float)
     for row, box in zip(t.index, corners, strict=True): check_boxes([box], (0, 0), f'{path}, row {row}')
@@ -52,6 +54,7 @@ def box_cells(
 )->list: # a cell of the column boxes for each row
     "The column boxes; `InputError` for boxes of an unknown file, of an image without fracture, or outside the image"
     where = {str(Path(folder).absolute()/k): k for k in drawn}
+    if len(where) < len(drawn): raise InputError('a file with boxes is named in two ways', folder, 'name it in one way')
     absent = sorted(set(where) - set(rows.path))
     if absent:
         raise InputError(f'{len(absent)} of {len(where)} images with boxes are not in the table', folder,
@@ -60,8 +63,10 @@ def box_cells(
     for path, label in zip(rows.path, rows.label, strict=True):
         if pd.isna(label): label = None # of an image that nobody has labelled
         if path not in where: cells.append('[]' if label == 0 else pd.NA); continue
-        if label == 0: raise InputError('an image without fracture has boxes', where[path], 'mend its label or boxes')
-        cells.append(json.dumps(check_boxes(drawn[where[path]], stored_size(path), where[path]).tolist()))
+        # a file may be called by the name of a patient
+        named = f'{folder}, image {list(drawn).index(where[path])+1} of those with boxes'
+        if label == 0: raise InputError('an image without fracture has boxes', named, 'mend its label or boxes')
+        cells.append(json.dumps(check_boxes(drawn[where[path]], stored_size(path), named).tolist()))
     return cells
 
 # %% ../../nbs/data/boxed.ipynb #f610e470
@@ -88,12 +93,12 @@ def with_drawn_boxes(
     return found.assign(**polygon_cells(studies, folder))
 
 # %% ../../nbs/data/boxed.ipynb #c88f9d03
-def _checked_cell(cell, path, table):
+def _checked_cell(cell, path, where):
     "Raise `InputError` for a cell of boxes that are none of the image"
     if pd.isna(cell): return
-    try: drawn = json.loads(cell)
-    except ValueError: raise InputError('boxes are no JSON list', f'{table}, {Path(path).name}') from None
-    check_boxes(drawn, stored_size(path), f'{table}, {Path(path).name}')
+    try: drawn = parse_json(cell, kind=list)
+    except InputError: raise InputError('boxes are no JSON list', where) from None
+    check_boxes(drawn, stored_size(path), where)
 
 # %% ../../nbs/data/boxed.ipynb #dc28b23d
 def read_chests(
@@ -113,7 +118,7 @@ def read_chests(
     else:
         # a fracture with an empty list is one that nobody could locate
         cells = t.boxes.mask(t.boxes == '[]').mask((t.label == 0).fillna(False), '[]')
-        for p, cell in zip(t.path, cells, strict=True): _checked_cell(cell, p, table)
+        for row, p, cell in zip(t.index, t.path, cells, strict=True): _checked_cell(cell, p, f'{table}, row {row}')
     age = as_numbers(t['age'])[0] if 'age' in t else pd.Series(float('nan'), t.index)
     sex = t['sex'] if 'sex' in t else pd.Series(pd.NA, t.index)
     source = t.label.map({0: 'expert', 1: 'expert'})
@@ -121,7 +126,7 @@ def read_chests(
                 boxes=pd.array(cells, dtype='string')) | polygon_cells(t, folder)
     studies = study_table(rows, where='chests', collection='chests', body_part='chest', view='frontal')
     told = folder/'README.txt'
-    made_up = told.is_file() and told.read_text(errors='replace').startswith('SYNTHETIC')
+    made_up = told.is_file() and file_text(told, keep=True).startswith('SYNTHETIC')
     return Reading(studies, quarantine_table(), dict(
         images=len(t), used=len(studies), synthetic_files=len(studies)*made_up,
         with_boxes=int((studies.boxes.fillna('[]') != '[]').sum()),

@@ -80,6 +80,7 @@ def with_truth(
     rows = rows.assign(label=pd.NA, label_source=pd.NA, boxes=pd.NA)
     if not has_table(path/TRUTH): return rows
     truth = read_csv(path/TRUTH, 'file', 'label', 'boxes', text=('file', 'boxes'))
+    truth['file'] = truth.file.fillna('').map(os.path.normpath) # './1' is 1
     twice = truth.file[truth.file.duplicated()]
     absent = [o for o in truth.file if not os.path.isfile(path/str(o))] # `Path.is_file` raises for a name too long
     if len(twice): raise InputError(f'{len(twice)} files are named twice', path/TRUTH, 'keep one row a slice')

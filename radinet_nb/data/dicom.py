@@ -125,7 +125,9 @@ def photometric(
     ds, # a pydicom data set
 )->str: # MONOCHROME1 or MONOCHROME2
     "Whether the lowest value is white (1) or black (2); `InputError` where the file states neither"
-    stated = ''.join(str(ds.get('PhotometricInterpretation') or '').split()).upper()
+    stated = ds.get('PhotometricInterpretation') or ''
+    if not isinstance(stated, str): stated = next(filter(None, stated), '') # the first of several
+    stated = ''.join(stated.split()).upper()
     if not stated: raise InputError('states no photometric interpretation', mend='export this file again')
     if stated in ('MONOCHROME1', 'MONOCHROME2'): return stated
     if stated.startswith('MONOCHROME'):

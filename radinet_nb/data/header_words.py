@@ -11,22 +11,30 @@ import unicodedata
 
 # %% ../../nbs/data/header_words.ipynb #8b2e0006
 view_words = dict(
-    frontal='ap pa dp dv vd frontal frontale front dorsopalmar dorsoplantar dorsovolar palmar anteroposterior '
-            'posteroanterior anteroposteriore anteropost posteroant frente',
+    frontal='ap pa dp dv vd frontal frontale front dorsopalmar dorsopalmare dorsopalmaire dorsoplantar dorsoplantare '
+            'dorsoplantaire dorsovolar dorsovolaire palmar anteroposterior posteroanterior anteroposteriore '
+            'posteroanteriore anteroposterieur anteroposterieure posteroanterieur posteroanterieure anteropost antpost '
+            'posteroant frente',
     lateral='lat lateral laterale lateralis ll rl ml lm profile profil perfil mediolateral lateromedial laterolateral '
+            'mediolaterale lateromediale laterolaterale '
             'seitl seitlich seitliche seitenansicht',
     oblique='obl obli obliq oblique obliqua obliquo oblicua oblicuo lao rao lpo rpo scaphoid scaph skaphoid zitter '
             'schrag schraeg schragaufnahme')
 part_words = dict(
     finger='finger fingers thumb digit digits daumen doigt doigts pouce dedo',
-    hand='hand hands metacarpal mano',
-    wrist='wrist wrists carpal carpus scaphoid scaph skaphoid handgelenk hg poignet muneca polso',
-    forearm='forearm radius ulna unterarm', elbow='elbow elbows olecranon ellenbogen ellbogen coude codo',
-    humerus='humerus upperarm oberarm', shoulder='shoulder shoulders clavicle scapula schulter epaule hombro',
-    hip='hip hips pelvis hufte huefte becken hanche cadera',
-    leg='leg legs tibia fibula femur thigh knee knees knie genou rodilla jambe',
-    ankle='ankle ankles osg cheville tobillo',
-    foot='foot feet toe toes calcaneus heel metatarsal fuss pied', chest='chest thorax rib ribs lung lungs',
+    hand='hand hands metacarpal metacarpals metacarpus mittelhand mano',
+    wrist='wrist wrists carpal carpals carpus scaphoid scaph skaphoid handgelenk hg poignet muneca polso',
+    forearm='forearm radius ulna unterarm avantbras antebrazo avambraccio',
+    elbow='elbow elbows olecranon ellenbogen ellbogen ellenbogengelenk coude codo gomito',
+    humerus='humerus upperarm oberarm',
+    shoulder='shoulder shoulders clavicle scapula schulter schultergelenk epaule hombro spalla',
+    hip='hip hips pelvis hufte huefte huftgelenk hueftgelenk becken hanche cadera anca',
+    leg='leg legs tibia fibula femur thigh knee knees knie kniegelenk oberschenkel unterschenkel genou rodilla jambe '
+        'ginocchio',
+    ankle='ankle ankles osg sprunggelenk cheville tobillo caviglia',
+    foot='foot feet toe toes calcaneus heel metatarsal metatarsals fuss vorfuss mittelfuss ruckfuss '
+         'rueckfuss pied',
+    chest='chest thorax rib ribs lung lungs',
     head='head skull facial nasal mandible jaw teeth', abdomen='abdomen abdominal', breast='breast mammography')
 exam_words = {
     'scaphoid series': 'scaphoid scaph skaphoid navicular', 'stress views': 'stress clenched', 'bone age': 'boneage',
@@ -49,7 +57,10 @@ _ends = '|'.join(sorted({w for v in view_words.values() for w in v.split()}, key
 _french = 'poignet|main|carpe|doigt|pouce|coude|genou|jambe|cheville|epaule|hanche|pied'
 _spelled = [ # pattern, what it becomes
     (r'\b(a|p|d)\s?[./-]{1,2}\s?(p|a|v)\b\.?', r'\1\2'), (r'\b(a) (p)\b|\b(p) (a)\b', r'\1\3\2\4'),
+    (r'\b(antero|postero|latero|medio|dorso)[\s-]+(?=(?:post|ant|med|lat|palm|vol|plant)[a-z]*)', r'\1'),
+    (r'\b(dors)o?[\s.-]{0,2}(palm|vol|plant)\b\.?', r'\1o\2ar'), (r'\b(l)-(l)\b', r'\1\2'),
     (r'\b([lm])\.\s?([lm])\b\.?', r'\1\2'), (r'\bde (face)\b', 'frontal'), (r'\bupper (arm)\b', r'upper\1'),
+    (r'\bavant[ -](bras)\b', r'avant\1'),
     (rf'\b({_french})( droite?| gauche| [dg])? face\b', r'\1\2 frontal'),
     (rf'\b({_side})({_long}|ap|pa)(?![^\W\d])', r'\1 \2'), (rf'\b({_long})({_side})(?![^\W\d])', r'\1 \2'),
     (r'\b((?-i:AP|PA))((?-i:[LR]))\b(?!\s?\d)', r'\1 \2'), # 'par' is a French word, and APR a month

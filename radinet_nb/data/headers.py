@@ -31,7 +31,7 @@ def stated_age(
     ds, # a pydicom data set
 )->float|None: # years, 0 to 130
     "Age as its tag says"
-    m = re.fullmatch(r'(\d{1,3})([DWMY])', str(ds.get('PatientAge') or '').strip().upper())
+    m = re.fullmatch(r'0?(\d{1,3}) ?([DWMY])', str(ds.get('PatientAge') or '').strip().upper())
     years = int(m[1])/dict(D=365.25, W=52.18, M=12, Y=1)[m[2]] if m else 131
     return years if years <= 130 else None
 

@@ -28,6 +28,7 @@ from .likeness import like_pairs
 from .runs import say_progress
 from .scrubbing import with_names_of
 from .studies import write_studies
+from .text_files import read_json
 from .workers import check_workers, run_isolated
 from ..errors import InputError
 
@@ -98,8 +99,8 @@ def check_options(
     "Note the options of an ingest; `InputError` where an ingest with other options stands"
     path, options = out/'options.json', asdict(options)
     # what is torn tells nothing: then the journal knows for each file how it was converted
-    try: old = options | dict(json.loads(path.read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError): old = options
+    try: old = options | read_json(path, dict)
+    except InputError: old = options
     differ = next((f'{k}={old[k]!r}' for k in options if old[k] != options[k]), None)
     if differ:
         raise InputError(f'an ingest with {differ} stands here', out, 'name a new folder, or take the same options')

@@ -20,6 +20,7 @@ from .headers import on_request, radiographs
 from .hospital import find_twins
 from .identity import keyed_hash, read_key
 from .runs import say_progress
+from .text_files import parse_json, require_regular
 from .workers import run_isolated
 from ..errors import InputError
 
@@ -80,11 +81,12 @@ def read_journal(
     path:Path, # lines as `journal_line` makes them
 )->tuple: # code -> facts of a file; whether every line is whole and about another file
     "The journal of an earlier, perhaps killed, run; torn lines are dropped"
-    done, lines = {}, path.read_bytes().split(b'\n') if path.exists() else [b'']
+    done, lines = {}, require_regular(path).read_bytes().split(b'\n') if os.path.lexists(path) else [b'']
     for line in lines:
         if line[:8] != b'%08x' % zlib.crc32(line[9:]): continue
-        code, facts = json.loads(line[9:])
-        done[code] = facts
+        try: code, facts = parse_json(line[9:], kind=list)
+        except ValueError: continue # a line of zeros has the right check sum
+        if isinstance(code, str) and isinstance(facts, dict): done[code] = facts
     return done, len(lines) == len(done)+1 and not lines[-1]
 
 # %% ../../nbs/data/journal.ipynb #1d13c215

@@ -23,12 +23,14 @@ date_patterns = (
     r'(?<![\w./-])\d{4}[-./]\d{1,2}[-./]\d{1,2}(?:[ T]\d{1,2}:\d\d(?::\d\d)?)?(?![^\WZ])',
     r'(?<![\w./-])\d{1,2}([-./])\d{1,2}\1(?:\d{4}|\d{2})(?!\w)',
     r'(?<![\w./-])\d{1,2}\. ?\d{1,2}\. ?(?:19|20)\d\d(?!\w)',
-    rf'(?<![\w.])(?:the |le |den |am )?{_day}(?: of)?{_sep}?{_month}{_sep}?(?:of )?{_year}(?!\w)',
+    rf'(?<![\w.])(?:the |le |den |am )?{_day}(?: of)?(?:{_sep})?{_month}(?:{_sep})?(?:of )?{_year}(?!\w)',
     rf'(?<!\w){_month}{_sep}{_day},?[ \n]{{1,3}}{_year}(?!\w)',
-    rf'(?<!\w){_month}{_sep}?(?:of )?(?:19|20)\d\d(?!\w)',
+    rf'(?<!\w){_month}(?:{_sep})?(?:of )?(?:19|20)\d\d(?!\w)',
     r'(?<![\w./-])(?:0?[1-9]|1[0-2])[/.](?:19|20)\d\d(?!\w)',
     r'(?<!\w)(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?!\w)',
-    rf'(?:(?<=on )|(?<=born )|(?<=since )|(?<=dated )|(?<=am )|(?<=le )){_day}(?: of)?{_sep}?{_month}(?![^\W_])',
+    rf'(?:(?<=on )|(?<=born )|(?<=since )|(?<=dated )|(?<=am )|(?<=le ))'
+    rf'(?:the )?{_day}(?: of)?(?:{_sep})?{_month}(?![^\W_])',
+    r'(?:(?<=dob )|(?<=dob: )|(?<=born ))\d{1,2} \d{1,2} (?:19|20)?\d\d(?!\w)',
     rf'(?:(?<=on )|(?<=born )|(?<=since )|(?<=dated )){_month}{_sep}{_day}(?![^\W_])',
     r'(?:(?<=born )|(?<=born in )|(?<=dob )|(?<=dob: )|(?<=geboren )|(?<=née en )|(?<=né en ))(?:19|20)\d\d(?!\w)')
 
@@ -45,7 +47,8 @@ mail_patterns = (
     r'(?<![\w.+-])[\w.+-]{1,64} at [\w-]{1,63} dot [a-z]{2,12}(?!\w)',
     r'(?<![\w.+-])[\w.+-]{1,64}@\[[\d.:a-f]{3,40}\]')
 _number_word = (r'(?:mrn|mr ?no|patient[ -]?(?:id|no|nr|number)|pat\.?[ -]?(?:id|nr)|pid|accession|acc|case|chart|file'
-                r'|record|id|nhs|ssn|hospital no|account|unit no|fall-?nr|fallnummer)')
+                r'|record|id|nhs|ssn|hospital no|account|unit no|fall-?nr|fallnummer|passport|insurance'
+                r'|versicherten-?nr)')
 _call_word = r'(?:tel(?:ephone)?|phone|mobile|cell|fax|pager|bleep|ext(?:ension)?|extn|dial|durchwahl|t[ée]l|handy)'
 number_patterns = (
     r'(?<![\w.])\d(?:\.\d+){5,}(?!\w)',
@@ -59,19 +62,22 @@ id_patterns = (
 
 # %% ../../nbs/data/name_patterns.ipynb #4e0b000b
 _old = r'(?:9\d|1[01]\d)'
+_old_word = '(?:ninety(?:[ -](?:one|two|three|four|five|six|seven|eight|nine))?|(?:a |one )?hundred)'
 age_patterns = (
     rf'(?<![\w.]){_old}(?=[ -]{{0,3}}(?:years?|yrs?|y/?o|y\.o|j\u00e4hrige?[rsn]?|jahre?|ans|y)(?!\w))',
     rf'(?<=aged ){_old}(?![\w%])', rf'(?<=age ){_old}(?![\w%])', rf'(?<=age of ){_old}(?![\w%])',
+    rf'(?:(?<=in his )|(?<=in her )){_old}(?:st|nd|rd|th) year(?!\w)',
+    rf'(?<=aged ){_old_word}(?!\w)', rf'(?<!\w){_old_word}[ -]{{1,3}}years?[ -]old(?!\w)',
     rf'(?<=age: ){_old}(?![\w%])', rf'(?<=\u00e2g\u00e9 de ){_old}(?!\w)', rf'(?<=\u00e2g\u00e9e de ){_old}(?!\w)')
 
 # %% ../../nbs/data/name_patterns.ipynb #4e0b000d
-_capital = r"(?:[A-Z\u00c0-\u00de](?:\.|[\w'\u2019-]{1,30}))"
+_capital = r"(?:[A-Z\u00c0-\u00de](?:\.|[\w'\u2019-]{1,30}|(?= [A-Z\u00c0-\u00de][a-z])))"
 _any = r"(?:[^\W\d_][\w'\u2019-]{1,30})"
 _particle = r'(?:(?:van|von|de|der|den|la|le|di|da|du|dos|del|el|al|bin|ibn|zu|ten|ter|st\.?) ){0,2}'
 _names = rf'((?:[ ,]{{1,2}}{_particle}{_capital}){{1,4}})'
 name_patterns = ( # the name is the group
     rf'(?<!\w)(?:Drs?|Dra|Prof|Mr|MR\.|Mrs|Ms|Miss|Doctor|Professor|DR|PROF|MRS|MISS|Herrn?|HERR|Frau|FRAU|Mme|Mlle'
-    rf'|Monsieur|Madame|Schwester|Nurse|Sister|Sir|Sra?|Signora?)(?!\w)\.?'
+    rf'|Monsieur|Madame|Schwester|Pfleger|Nurse|Sister|Sir|Sra?|Signora?)(?!\w)\.?'
     rf'(?: (?:med|dent|Dr|DR|Prof|rer|nat|habil)\.?){{0,3}}{_names}',
     r'(?<!\w)(?:[Dd]r|[Pp]rof|[Mm]rs|[Mm]r\.|[Mm]s\.|[Dd]octor|[Pp]rofessor|[Hh]errn?|[Ff]rau'
     r'|[Mm]me|[Mm]lle)(?!\w)\.?'
@@ -82,7 +88,7 @@ name_patterns = ( # the name is the group
     rf'|interpreted|performed|referred|requested|seen)(?: electronically)?(?: and \w{{1,20}})? by'
     rf'|signed(?=\s{{0,2}}:)|attending|radiologist|technologist|resident|referrer|consultant)\s{{0,2}}:?{_names}',
     rf'(?<!\w)(?i:patient|pt|(?:patient |pat\. ?)?name)\s{{0,2}}:{_names}',
-    rf'(?<![\w.])((?:{_particle}{_capital}[ ,]{{1,2}}){{1,4}})'
+    rf'(?<![\w.])((?:{_particle}{_capital}(?:[ ,]{{1,2}}|(?<=[A-Z]\.))){{1,4}})'
     rf'(?:M\.?D|D\.?O|MBBS|MBChB|FRCR|FRCS|FACR|Ph\.?D|R\.?N|PA-C|RT)(?!\w)',
     rf'(?<![\w.])((?:{_any}[ ]){{0,2}}{_any}), (?:md|m\.d\.|do|rn|frcr|phd)(?!\w)')
 
@@ -102,27 +108,31 @@ _no_names = report_words | common_words | frozenset('''by and to the dictated si
     sah hat hatte war wird wurde ist sieht rief informierte meinte empfahl empfiehlt bittet bat untersuchte und
     est voit vu avait dit pense demande propose'''.split())
 _particles = frozenset('de van von la le der den di da st md'.split())
-def _strip_words(words):
+def _strip_words(words, no_names=_no_names):
     "The part of `words` that is a name: from the first to the last word that no report is made of"
     tokens = list(re.finditer(r"[\w'\u2019.-]+", words))
-    names = [o for o in tokens if o[0].strip(".'").lower() not in _no_names and o[0].strip('.')]
+    names = [o for o in tokens if o[0].strip(".'").lower() not in no_names and o[0].strip('.')]
     while tokens and names and tokens[0] is not names[0]: tokens.pop(0)
     run = []
     for o in tokens: # up to the first word of the report
-        if o[0].strip(".'").lower() in _no_names-_particles: break
+        if o[0].strip(".'").lower() in no_names-_particles: break
         run.append(o)
     return (run[0].start(), run[-1].end()) if run and len(run[0][0].strip('.')) else None
 
 # %% ../../nbs/data/name_patterns.ipynb #4e0b0011
-_named = [(re.compile(o), i < 2) for i,o in enumerate(name_patterns)] # the first two begin with a title
+# the first two begin with a title; behind what makes a capital word a name, Black and Young are names
+_people = [lambda said: not said.split()[0].isupper(), None, lambda said: said.rstrip(' :').lower().endswith('by'),
+           lambda said: 'name' in said.lower(), lambda said: True, None]
+_named = [(re.compile(o), i < 2, _people[i]) for i,o in enumerate(name_patterns)]
 _forms = [(kind, by, re.compile('|'.join(o), re.I)) for kind,by,o in (
     ('date', '[date]', date_patterns), ('id', '[id]', number_patterns),
     ('id', '[id]', id_patterns), ('age', '90+', age_patterns))]
-def _replace_named(text, pattern, with_title):
+def _replace_named(text, pattern, with_title, of_person):
     "Replace the group of each match where it holds a name"
     parts, at = [], 0
     for o in pattern.finditer(text):
-        inside = _strip_words(o[1])
+        named = of_person is not None and of_person(text[o.start():o.start(1)] or ' .')
+        inside = _strip_words(o[1], _no_names-common_words if named else _no_names)
         if inside is None: continue
         parts += [text[at:o.start() if with_title else o.start(1)+inside[0]], '[name]']
         at = o.start(1)+inside[1]
@@ -149,7 +159,7 @@ def replace_patterns(
     for kind,by,pattern in _forms:
         text, n = pattern.subn(by, text)
         counts[kind] = counts.get(kind, 0)+n
-    for pattern,with_title in _named:
-        text, n = _replace_named(text, pattern, with_title)
+    for how in _named:
+        text, n = _replace_named(text, *how)
         counts['name'] = counts.get('name', 0)+n
     return text, counts

@@ -22,17 +22,21 @@ def _pairs(groups, reason:str, most:int)->list: # (patient, other patient, reaso
 
 # %% ../../nbs/data/persons.ipynb #9c3f0015
 def suspected_persons(
-    facts:pd.DataFrame, # columns study, patient and, where they are known, named, born, near
+    facts:pd.DataFrame, # columns study, patient and, where they are known, named, born, near, parted
     most:int=4, # ids that one name and date of birth may have
 )->pd.DataFrame: # patient, other, reason
     "Pairs of patient ids that are probably one person"
     found = _pairs(facts.groupby('study').patient.agg(list), 'study', len(facts))
     if {'named', 'born', 'near'} <= set(facts):
-        once = facts.groupby('patient')[['named', 'born', 'near']].first().reset_index()
-        known, near = once.born.notna(), once.groupby('near')
-        names, births = (near[o].transform('nunique') for o in ('named', 'born'))
+        # facts of earlier versions do not say where marks part the numbers of an id
+        facts = facts if 'parted' in facts else facts.assign(parted=None)
+        once = facts.groupby('patient')[['named', 'born', 'near', 'parted']].first().reset_index()
+        near, known = once.groupby('near'), once[['named', 'born']].notna()
+        names, births, parted = (near[o].transform('nunique') for o in ('named', 'born', 'parted'))
+        every = known.assign(both=known.all(axis=1)).groupby(once.near, dropna=False)
+        born, told = (every[o].transform('all') for o in ('born', 'both'))
         # a name changes with a marriage, so it speaks against one person only where a date of birth is missing
-        clash = (births > 1) | (names > 1) & ~known.groupby(once.near, dropna=False).transform('all')
+        clash = (births > 1) | (names > 1) & ~born | (parted > 1) & ~(told & (names == 1))
         found += _pairs(once[~clash].groupby('near').patient.agg(list), 'near', len(once))
         found += _pairs(once.groupby(['named', 'born']).patient.agg(list), 'named', most)
     return pd.DataFrame(found, columns=['patient', 'other', 'reason'], dtype='string').drop_duplicates(

@@ -6,13 +6,11 @@
 __all__ = ['check_polygons', 'coco_polygons', 'cell_polygons', 'framed_polygons']
 
 # %% ../../nbs/data/polygons.ipynb #10c43f4b
-import json
-
 import numpy as np
 import pandas as pd
 
 from .frames import frame_of
-from .text_files import read_json
+from .text_files import parse_json, read_json
 from ..errors import InputError
 
 # %% ../../nbs/data/polygons.ipynb #05a8062b
@@ -64,9 +62,9 @@ def cell_polygons(
 )->list: # one entry a box: list of float64 (p, 2), pixels
     "The polygons of one image; `InputError` where they are none of its boxes"
     if cell is None or pd.isna(cell): return [[] for _ in boxes]
-    try: drawn = json.loads(cell)
-    except ValueError: drawn = None
-    if not isinstance(drawn, list) or len(drawn) != len(boxes) or not all(isinstance(o, list) for o in drawn):
+    try: drawn = parse_json(cell, kind=list)
+    except InputError: drawn = None
+    if drawn is None or len(drawn) != len(boxes) or not all(isinstance(o, list) for o in drawn):
         raise InputError('polygons are not one list for each box', where, 'give an empty list where there is none')
     return [check_polygons(own, box, where) for own, box in zip(drawn, boxes, strict=True)]
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'versions', 'commit', 'peak_memory', 'cpu_seconds', 'clock', 'device_name', 'write_text', 'write_json',
-           'require_new_folder', 'Run', 'load_run', 'run_key', 'parents_by_key', 'OpenRun', 'synthetic_table',
-           'recorded', 'say_progress', 'progress_into', 'progress_behind']
+           'require_new_folder', 'Facts', 'as_record', 'read_record', 'Run', 'load_run', 'run_key', 'parents_by_key',
+           'OpenRun', 'synthetic_table', 'recorded', 'say_progress', 'progress_into', 'progress_behind']
 
 # %% ../../nbs/data/runs.ipynb #6365fa14
 import atexit, json, os, platform, shutil, subprocess, sys, time, uuid
@@ -102,13 +102,43 @@ def require_new_folder(
         raise InputError('something stands here and is not written over', where=folder, mend='name a new folder')
 
 # %% ../../nbs/data/runs.ipynb #70c6e1a7
+class Facts(dict):
+    "What a file says of a run; `InputError` for what it does not say"
+    def __init__(self,
+        facts:dict, # as the file holds them
+        where='', # the file, named in an error
+    ):
+        super().__init__(facts)
+        self.where = where
+    def __missing__(self, name): raise InputError(f'does not say its {name}', self.where, 'make the run again')
+
+_kinds = dict(parents=dict, versions=dict, training=dict, rows=dict, collections=list, seconds=(int, float),
+              cpu_seconds=(int, float), cpu_seconds_before=(int, float), device=str, notebook=str)
+
+def as_record(
+    facts:dict, # of JSON
+    where='', # the file, named in an error
+)->Facts:
+    "A record as JSON holds it; `InputError` where it is none, or a part of it is of another kind"
+    odd = not isinstance(facts, dict) or [k for k, o in _kinds.items() if k in facts and not isinstance(facts[k], o)]
+    if not odd: return Facts(facts, where)
+    what = 'is no record' if odd is True else f'{odd[0]} is of another kind than a run writes'
+    raise InputError(what, where, 'make the run again')
+
+def read_record(
+    path:str|Path, # record.json of a run
+)->Facts:
+    "The record of a run; `InputError` where it is damaged"
+    return as_record(read_json(path, dict), path)
+
 class Run:
     "A finished run: its folder and, read when asked for, what it left"
     def __init__(self,
         folder:str|Path, # with record.json and params.json
     ):
         self.folder, self.name = Path(folder), Path(folder).name
-        self.record, self.params = read_json(self.folder/'record.json'), read_json(self.folder/'params.json')
+        self.record = read_record(self.folder/'record.json')
+        self.params = Facts(read_json(self.folder/'params.json', dict), self.folder/'params.json')
 
     def table(self, name:str):
         "A data frame that the run left, by file name; `InputError` where it is missing or damaged"

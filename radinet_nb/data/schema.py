@@ -7,11 +7,10 @@ __all__ = ['views', 'body_parts', 'label_sources', 'sexes', 'splits', 'columns',
            'shown_value', 'cast', 'as_dtype', 'check_values']
 
 # %% ../../nbs/data/schema.ipynb #eadd0408
-import json
-
 import numpy as np
 import pandas as pd
 
+from .text_files import parse_json
 from ..errors import InputError
 
 # %% ../../nbs/data/schema.ipynb #af8bd73a
@@ -46,9 +45,8 @@ def valid_boxes(
     value:str, # a cell of the column boxes
 )->bool:
     "Whether `value` is a JSON list of boxes with positive width and height"
-    try: boxes = json.loads(value)
-    except ValueError: return False
-    if not isinstance(boxes, list): return False
+    try: boxes = parse_json(value, kind=list)
+    except InputError: return False
     numbers = all(isinstance(b, list) and len(b) == 4 and all(type(o) in (int, float) for o in b) for b in boxes)
     return numbers and all(b[0] < b[2] and b[1] < b[3] for b in boxes)
 

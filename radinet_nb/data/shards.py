@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 
 from .array_files import mapped_array
-from .cache import ImageCache, build_cache, check_disk, file_stamps, is_sharded
+from .cache import ImageCache, build_cache, check_disk, file_stamps, is_sharded, read_about
 from .disk import sync_folder
 from .runs import say_progress
-from .text_files import read_json
+from .table_files import read_run_table, require_columns
+from .text_files import file_text, read_json
 from ..errors import InputError
 
 # %% ../../nbs/data/shards.ipynb #515d8890
@@ -87,7 +88,8 @@ def _fits_together(about:dict)->bool:
     if not all(isinstance(o, list) for o in (shape, starts, shards)): return False
     if not all(type(o) is int for o in shape + starts): return False
     named = all(isinstance(o, str) and Path(o).name == o for o in [*shards, about.get('asked')])
-    return named and len(shape) == 3 and len(starts) == len(shards) + 1 and starts == sorted({0, *starts, shape[0]})
+    whole = len(shape) == 3 and shape[0] > 0 and min(starts, default=-1) == 0
+    return named and whole and len(starts) == len(shards) + 1 and starts == sorted({0, *starts, shape[0]})
 
 class ShardedCache(ImageCache):
     "An image cache whose images stand in shards; `ImageCache(folder)` gives one where `folder` holds shards"
@@ -109,12 +111,20 @@ class ShardedCache(ImageCache):
     def starts(self)->np.ndarray: return np.asarray(self.about['starts'], dtype=np.int64)
     @cached_property
     def paths(self)->pd.Series: # read from all shards: seconds for a million
-        parts = [json.loads((self.folder/o/'cache.json').read_text())['paths'] for o in self.about['shards']]
-        return pd.Series([path for part in parts for path in part], dtype='string')
+        parts = [read_about(self.folder/o, _remake)['paths'] for o in self.about['shards']]
+        if [len(o) for o in parts] == np.diff(self.starts).tolist():
+            return pd.Series([path for part in parts for path in part], dtype='string')
+        raise InputError('its shards do not hold as many images as the index says', self.folder, _remake)
     @cached_property
     def row(self)->dict: return {path: i for i, path in enumerate(self.paths)}
     @cached_property
-    def unreadable(self)->pd.DataFrame: return pd.read_csv(self.folder/'unreadable.csv', dtype='string')
+    def unreadable(self)->pd.DataFrame:
+        file = self.folder/'unreadable.csv'
+        try:
+            table = read_run_table(file, 'string')
+            require_columns(table, ('path', 'reason'), file)
+        except InputError as e: raise InputError(e.what, file, _remake) from None
+        return table
     @cached_property
     def index(self)->tuple: # sorted hashes, and the row of each
         kinds = {'hashes.npy':np.uint64, 'rows.npy':np.int64}
@@ -129,9 +139,12 @@ class ShardedCache(ImageCache):
         (hashes, rows), asked = self.index, path_hashes(paths)
         at = np.searchsorted(hashes, asked).clip(max=len(hashes) - 1)
         missing = hashes[at] != asked
-        if not missing.any(): return np.asarray(rows[at], dtype=np.int64)
-        raise InputError(f'{missing.sum()} of {len(asked)} images are not in the cache', self.folder,
-                         'leave out what cache.unreadable lists (cache.readable does), or build it for this table')
+        if missing.any():
+            mend = 'leave out what cache.unreadable lists (cache.readable does), or build it for this table'
+            raise InputError(f'{missing.sum()} of {len(asked)} images are not in the cache', self.folder, mend)
+        found = np.asarray(rows[at], dtype=np.int64)
+        if not ((found < 0) | (found >= len(self))).any(): return found
+        raise InputError('names rows that are none', self.folder/'rows.npy', _remake)
 
 # %% ../../nbs/data/shards.ipynb #84ab414a
 def write_index(
@@ -142,7 +155,7 @@ def write_index(
     shards = sorted(o.parent.name for o in folder.glob('*/cache.json'))
     starts, hashes, lost, shape = [0], [], [], None
     for name in shards:
-        about = json.loads((folder/name/'cache.json').read_text())
+        about = read_about(folder/name, _remake)
         if shape not in (None, about['shape'][1:]):
             raise InputError('its images have another shape than those before it', folder/name, 'build it again')
         shape = about['shape'][1:]
@@ -168,7 +181,7 @@ def _claim(work):
     try:
         with open(owner, 'x') as f: f.write(me)
         return
-    except FileExistsError: host, _, pid = owner.read_text().rpartition(' ')
+    except FileExistsError: host, _, pid = file_text(owner, keep=True).rpartition(' ')
     alive = host != socket.gethostname()
     if not alive and pid.isdigit():
         try: os.kill(int(pid), 0); alive = int(pid) != os.getpid()

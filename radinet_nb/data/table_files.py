@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['empty_words', 'csv_records', 'csv_delimiter', 'require_columns', 'csv_cells', 'read_csv', 'refuse_rows', 'as_numbers',
-           'number_column', 'as_words', 'as_days', 'read_parquet', 'read_run_table']
+           'number_column', 'as_words', 'as_days', 'read_parquet', 'parse_run_table', 'read_run_table']
 
 # %% ../../nbs/data/table_files.ipynb #7a1e0003
 import csv
@@ -232,14 +232,21 @@ def read_parquet(
     return table
 
 # %% ../../nbs/data/table_files.ipynb #7a1e0049
+def parse_run_table(
+    text:str, # CSV, as pandas writes it
+    where, # the file, named in an error
+    dtype=None, # of every column; None: as its cells look
+)->pd.DataFrame:
+    "The table of a CSV text that this library wrote; `InputError` where it is damaged"
+    records = csv_records(text, where)
+    _fitted(records, len(records[0][1]), where, exact=True)
+    try: return pd.read_csv(io.StringIO(text), dtype=dtype)
+    except (ValueError, OverflowError) as e:
+        raise InputError(f'cannot be read ({type(e).__name__})', where, 'make it again') from None
+
 def read_run_table(
     path, # CSV or Parquet, as a run writes it
+    dtype=None, # of every column of a CSV; None: as its cells look
 )->pd.DataFrame:
-    "A table that a run wrote; `InputError` where it is damaged"
-    if Path(path).suffix == '.parquet': return read_parquet(path)
-    text = file_text(path)
-    records = csv_records(text, path)
-    _fitted(records, len(records[0][1]), path, exact=True)
-    try: return pd.read_csv(io.StringIO(text))
-    except (ValueError, OverflowError) as e:
-        raise InputError(f'cannot be read ({type(e).__name__})', path, 'make it again') from None
+    "A table that this library wrote; `InputError` where it is damaged"
+    return read_parquet(path) if Path(path).suffix == '.parquet' else parse_run_table(file_text(path), path, dtype)

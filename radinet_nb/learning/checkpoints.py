@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..data.disk import whole_file
+from ..data.runs import Facts
+from ..data.text_files import parse_json, require_regular
 from ..errors import InputError
 
 # %% ../../nbs/learning/checkpoints.ipynb #ccb5683f
@@ -60,9 +62,11 @@ def read_checkpoint(
     path:str|Path, # of the file
 )->dict: # the state, tensors on the CPU
     "Read a checkpoint without running code; `InputError` for a file that is none"
+    require_regular(path)
     try:
         with safe_open(path, framework='pt') as f:
-            return unflatten_tensors(json.loads(f.metadata()['state']), {k: f.get_tensor(k) for k in f.keys()})
+            state = parse_json(f.metadata()['state'], path, dict)
+            return Facts(unflatten_tensors(state, {k: f.get_tensor(k) for k in f.keys()}), path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as e:
         raise InputError(f'the checkpoint cannot be read ({type(e).__name__})', where=path,
                          mend='remove it, and the stage begins anew') from None

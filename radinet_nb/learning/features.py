@@ -19,7 +19,7 @@ import torch
 from ..data.cache import ImageCache
 from ..data.disk import whole_file
 from ..data.runs import Run, say_progress
-from ..data.text_files import require_regular
+from ..data.text_files import parse_json, require_regular
 from ..errors import InputError
 from .devices import best_device
 from .networks import Network, features_of
@@ -180,8 +180,10 @@ def read_features(
     require_regular(path)
     try:
         with safe_open(path, framework='np') as f:
-            about, values = json.loads((f.metadata() or {}).get('radinet_nb', '{}')), f.get_tensor('features')
-    except (SafetensorError, OSError, ValueError) as e:
+            text, values = (f.metadata() or {}).get('radinet_nb', '{}'), f.get_tensor('features')
+        about = parse_json(text, path, dict)
+        if values.ndim != 2: raise ValueError
+    except (SafetensorError, OSError, ValueError, TypeError) as e: # numpy has not every kind of number
         raise InputError(f'no features can be read ({type(e).__name__})', path, 'compute them again') from None
     if missing := [o for o in (*MADE_BY, 'images') if o not in about]:
         raise InputError(f'the file does not say its {missing[0]}', path, 'compute the features again')

@@ -122,9 +122,11 @@ def load_fused(
     from safetensors.numpy import load_file
     path = Path(folder)/'classifier.safetensors'
     head = weights_header(path)
-    try: arrays = load_file(path)
-    except (SafetensorError, OSError): arrays = None
-    if arrays is None or not {'classifier', 'expects', 'facts'} <= set(head):
+    try: arrays = load_file(path) if head else None
+    except (SafetensorError, OSError, ValueError, TypeError): arrays = None
+    kinds = dict(classifier=dict, expects=list, facts=dict)
+    whole = all(isinstance(head.get(k), kind) for k, kind in kinds.items())
+    if arrays is None or not whole or not all(isinstance(o, dict) and 'weights' in o for o in head['expects']):
         raise InputError('no fused model stands here', folder, 'name a folder that save_fused wrote')
     networks = [feature_network(Path(folder)/f'network{i}.safetensors') for i in range(len(head['expects']))]
     for i, (o, about) in enumerate(zip(networks, head['expects'], strict=True)):

@@ -6,13 +6,14 @@
 __all__ = ['save_weights', 'load_weights', 'weights_header', 'network_from_weights', 'carry', 'imagenet_weights']
 
 # %% ../../nbs/learning/weights.ipynb #a154881c
-import json, pickle, re
+import json, re
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..data.text_files import parse_json
 from ..errors import InputError
 from .backbones import check_trusted
 from .networks import Network, NetworkSpec, is_torchvisions
@@ -36,14 +37,13 @@ def load_weights(
     path:str|Path, # `.safetensors`, or a torch file that holds nothing but tensors
 )->dict[str,torch.Tensor]: # name to tensor, float32
     "Read weights without running code; `InputError` for a file that holds something else"
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
     path = Path(path)
     if not path.is_file(): raise InputError('no weights file stands here', path, 'name a .safetensors or .pth file')
     try:
         safe = path.suffix == '.safetensors'
         state = load_file(path) if safe else torch.load(path, map_location='cpu', weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as e:
+    except Exception as e: # a damaged file ends in errors of many classes, some of them the reader's own
         reason = f'weights cannot be read ({type(e).__name__}): the file is damaged or holds code, which is never run'
         raise InputError(reason, where=path, mend='save the state_dict alone, best as safetensors') from None
     state = state.get('state_dict', state) if isinstance(state, dict) else state
@@ -57,9 +57,10 @@ def weights_header(
 )->dict: # `network`, `n_classes`, and the facts that `save_weights` was given; empty where the file has none
     "What a weights file says of itself"
     from safetensors import SafetensorError, safe_open
-    if Path(path).suffix != '.safetensors': return {}
+    if Path(path).suffix != '.safetensors' or not Path(path).is_file(): return {}
     try:
-        with safe_open(path, framework='pt') as f: return json.loads((f.metadata() or {}).get('radinet_nb', '{}'))
+        with safe_open(path, framework='pt') as f: text = (f.metadata() or {}).get('radinet_nb', '{}')
+        return parse_json(text, path, dict)
     except (SafetensorError, OSError, ValueError): return {} # load_weights tells what is wrong with it
 
 # %% ../../nbs/learning/weights.ipynb #90b6d0c3
@@ -71,9 +72,12 @@ def network_from_weights(
     if 'network' not in header:
         message = 'the file does not say what network it is of'
         raise InputError(message, path, 'name weights that a stage of this library wrote')
-    check_trusted(header['network'].get('backbone', ''), path)
-    try: network = Network(NetworkSpec(**header['network']), header['n_classes'])
-    except TypeError:
+    spec = header['network'] if isinstance(header['network'], dict) else {}
+    check_trusted(str(spec.get('backbone', '')), path)
+    try: network = Network(NetworkSpec(**spec), header['n_classes'])
+    except InputError: raise
+    # a part that is missing, of another kind, or of a size that no layer has
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError):
         raise InputError('the network is described in an unknown way', path, 'use a newer radinet_nb') from None
     try: network.load_state_dict(state)
     except RuntimeError:

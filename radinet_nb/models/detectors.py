@@ -114,7 +114,8 @@ def load_detectors(
     check_config(config, folder/'config.json', DETECTOR_CONFIG, wrong_detector_value)
     path = own_weights(folder, config)
     header = weights_header(path)
-    check_trusted((header.get('detectors') or {}).get('backbone', ''), path)
+    told = header.get('detectors')
+    check_trusted(str(told.get('backbone', '')) if isinstance(told, dict) else '', path)
     try: networks = _built(path, header, config['members'])
     except (TypeError, ValueError, KeyError, RuntimeError):
         raise InputError('the weights are not those of detectors', path, 'fetch the folder again') from None

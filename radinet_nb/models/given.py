@@ -25,10 +25,7 @@ def raw_config(
         made = ' (this is a run: export it first)' if (Path(folder)/'record.json').exists() else ''
         raise InputError(f'no model stands here{made}', where=folder, mend='radinet export RUN MODEL writes one')
     if path.stat().st_size > 1_000_000: raise InputError('is larger than a configuration', where=path)
-    try: config = read_json(path)
-    except RecursionError: config = None
-    if not isinstance(config, dict): raise InputError('is no JSON object', where=path)
-    return config
+    return read_json(path, dict)
 
 # %% ../../nbs/models/given.ipynb #6e22000a
 def check_output(

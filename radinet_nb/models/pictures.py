@@ -8,6 +8,7 @@ __all__ = ['Seen', 'StudyPredictions', 'parts_note', 'picture_names', 'may_hold_
 # %% ../../nbs/models/pictures.ipynb #fde8ed36
 import itertools
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,11 +53,13 @@ def picture_names(
 )->list[str]: # file names, each once on any file system
     "Name of each case's picture: its study, and a number where that name is taken"
     names, taken = [], set()
+    # some file systems take small letters for capitals, others an accented letter for a letter and its accent
+    one_spelling = lambda name: unicodedata.normalize('NFKC', name).casefold()
     for study in studies:
         stem = re.sub(r'[^\w.-]+', '_', study)[:60].lstrip('.') or 'study'
         ways = itertools.chain([stem], (f'{stem}.{n}' for n in itertools.count(2)))
-        name = next(o for o in ways if o.casefold() not in taken)
-        taken.add(name.casefold())
+        name = next(o for o in ways if one_spelling(o) not in taken)
+        taken.add(one_spelling(name))
         names.append(f'{name}.png')
     return names
 

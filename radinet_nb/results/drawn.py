@@ -150,10 +150,12 @@ def draw_again(
     function = None
     if module.startswith('radinet_nb.results.'):
         try: function = getattr(importlib.import_module(module), name, None)
-        except ImportError: pass
+        except (ImportError, ValueError): pass
     # a file says which function: only what is made for drawing may be called
     if not getattr(function, 'redrawable', False):
         raise InputError(f'no drawing function is called {drawing["function"]}', 'kept drawing',
                          'redraw with the version of radinet_nb that kept it')
-    res = function(*from_json(drawing['args']), **from_json(drawing['named']))
+    try: res = function(*from_json(drawing['args']), **from_json(drawing['named']))
+    except Exception as e: # of numbers that were cut or exchanged a drawing ends in errors of many classes
+        raise InputError(f'cannot be drawn again ({type(e).__name__})', 'kept drawing', 'keep it again') from None
     return res[0] if isinstance(res, tuple) else res

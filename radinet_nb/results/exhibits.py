@@ -12,6 +12,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..data.runs import Run
+from ..data.text_files import file_text
 from .page import render_page
 from .page_items import Figure, Table
 from .result_run import contents_of, data_mark
@@ -23,7 +24,7 @@ def _mark_of(run, about)->str:
 
 def _printed_caption(run, key)->str:
     "The first line of a table's Markdown"
-    return (run.folder/f'{key}.md').read_text(encoding='utf-8').partition('\n')[0]
+    return file_text(run.folder/f'{key}.md').partition('\n')[0]
 
 # %% ../../nbs/results/exhibits.ipynb #90db62f2
 def missing_words(

@@ -10,9 +10,8 @@ import html
 import re
 from pathlib import Path
 
-import pandas as pd
-
 from ..data.runs import load_run, write_text
+from ..data.table_files import require_columns
 from ..errors import InputError
 from .lead import banner
 from .page import stylesheet
@@ -23,7 +22,8 @@ def _paper_entry(folder, titles)->tuple: # HTML, and whether its data are synthe
     "What the front page says of one paper"
     run = load_run(folder)
     id = run.params['paper']
-    judged = pd.read_csv(run.folder/'claims.csv')
+    judged = run.table('claims.csv')
+    require_columns(judged, ('verdict',), run.folder/'claims.csv')
     synthetic = bool(run.record.get('synthetic'))
     sentence = re.sub(r'\*\*(.*?)\*\*', r'<b>\1</b>', html.escape(verdict_sentence(judged, synthetic), quote=False))
     where = f'{id}/page/{run.folder.name}/page.html'

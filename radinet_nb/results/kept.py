@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.croissant import may_be_shared
-from ..data.runs import Run, load_run, read_json, run_key, write_json
+from ..data.runs import Run, load_run, read_record, run_key, write_json
 from ..errors import InputError
 from .kept_notebooks import keep_notebook
 from .numbers import keep_numbers
@@ -57,7 +57,7 @@ def records_of(
     paths = [path for path in sorted(Path(profile).glob('**/record.json'))
              if not any(part.startswith('.') for part in path.parts)]
     if not paths: raise InputError('there is no finished run', where=profile, mend='radinet reproduce')
-    records = {run_key(path.parent): read_json(path) for path in paths}
+    records = {run_key(path.parent): read_record(path) for path in paths}
     runs = {key: {fact: record[fact] for fact in KEPT if fact in record} for key, record in records.items()}
     return dict(versions=next(iter(records.values()))['versions'], runs=runs)
 

@@ -9,6 +9,7 @@ __all__ = ['without_places', 'kept_output', 'keep_notebook']
 import re
 from pathlib import Path
 
+from ..data.notebooks import executed_notebook
 from ..data.runs import write_text
 
 # %% ../../nbs/results/kept_notebooks.ipynb #ef82bb42
@@ -50,7 +51,7 @@ def keep_notebook(
     "Write an executed notebook as Markdown, its figures as links to kept files"
     import nbformat
     from nbconvert import MarkdownExporter
-    nb = nbformat.read(executed, as_version=4)
+    nb = executed_notebook(executed)
     for cell in nb.cells:
         if cell.cell_type != 'code': continue
         if 'injected-parameters' in cell.metadata.get('tags', []): cell.source = without_places(cell.source, home)

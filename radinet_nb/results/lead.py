@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.notebooks import checkout
+from ..data.table_files import read_run_table
 from ..data.tables import interval_text, markdown_table
 from ..errors import InputError
 
@@ -96,7 +97,7 @@ def kept_markdown(
     "A kept table as the README shows it; `InputError` where it is not kept, or lacks a column"
     path = folder/item.paper/f'{item.id}.csv'
     if not path.is_file(): raise InputError('is not kept', where=path, mend='make figures PROFILE=open')
-    table = pd.read_csv(path)
+    table = read_run_table(path)
     columns, where = item.readme.get('columns') or {o: o for o in table}, item.readme.get('where') or {}
     missing = [o for o in [*columns, *where] if o not in table]
     if missing: raise InputError(f'has no column {missing[0]!r}', where=path, mend=f'its columns: {", ".join(table)}')

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..data.table_files import read_run_table
 from ..data.tables import interval_text, markdown_table
 from ..errors import InputError
 from .figures import LABELS
@@ -37,7 +38,7 @@ def answered(
     "The answer to one question; `InputError` where its table is not kept, or lacks a column"
     path = folder/paper.id/f'{asked["table"]}.csv'
     if not path.is_file(): raise InputError('is not kept', where=path, mend='make figures PROFILE=open')
-    table, compares, where = pd.read_csv(path), asked['compares'], asked.get('where') or {}
+    table, compares, where = read_run_table(path), asked['compares'], asked.get('where') or {}
     missing = [o for o in (*compares, *where, 'difference', 'low', 'high', 'seeds') if o not in table]
     if missing: raise InputError(f'has no column {missing[0]!r}', where=path, mend=f'its columns: {", ".join(table)}')
     for name, values in where.items(): table = table[table[name].fillna('').isin(np.atleast_1d(values))]

@@ -7,28 +7,36 @@ __all__ = ['PAGE_FACTS', 'LARGEST_NUMBERS', 'numbers_of', 'restore_run', 'keep_n
            'trainings_kept', 'redrawn_words']
 
 # %% ../../nbs/results/numbers.ipynb #92ae7ae0
-import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pandas as pd
 
-from ..data.runs import Run, load_run, read_json, write_json, write_text
+from ..data.runs import Facts, Run, as_record, load_run, read_json, write_json, write_text
+from ..data.table_files import parse_run_table
 from ..data.tables import write_table
+from ..data.text_files import file_text
+from ..errors import InputError
 from .drawn import NotKept, draw_again, refuse_patients
 from .figures import figure_bytes, finish_figure
-from .result_run import CONTENTS, RESULTS, contents_of, data_mark, results_of
+from .result_run import (
+    CONTENTS, RESULTS, check_contents, check_results, contents_of, data_mark, results_of)
 
 # %% ../../nbs/results/numbers.ipynb #913f9472
 #: what a page says of a run
 PAGE_FACTS = ('notebook', 'id', 'seed', 'commit', 'fingerprint', 'seconds', 'device', 'synthetic', 'collections')
 LARGEST_NUMBERS = 900_000 # letters a file
 
+def _frame(text, where)->pd.DataFrame:
+    "The table of a CSV text; an empty text is a table without columns"
+    return parse_run_table(text, where) if text.strip() else pd.DataFrame()
+
 def _kept_table(path)->dict:
     "A table as CSV, or why it is not kept"
-    text = path.read_text(encoding='utf-8')
-    try: refuse_patients(pd.read_csv(io.StringIO(text)) if text.strip() else pd.DataFrame())
+    text = file_text(path)
+    try: refuse_patients(_frame(text, path))
     except NotKept: return dict(why_not='it has one row a patient, a study or an image')
     return dict(csv=text)
 
@@ -83,7 +91,7 @@ def restore_run(
         if about['kind'] == 'figure': why = _restore_figure(folder, key, kept['drawings'][key], mark, pictures.get(key))
         elif 'csv' in kept['tables'][key]:
             text, why = kept['tables'][key]['csv'], ''
-            frame = pd.read_csv(io.StringIO(text)) if text.strip() else pd.DataFrame()
+            frame = _frame(text, key)
             caption = f'{about["caption"]} ({mark})' if mark else about['caption']
             write_table(frame, folder, key, caption, about['digits'])
             write_text(folder/f'{key}.csv', text)
@@ -111,11 +119,38 @@ def keep_numbers(
         withheld = {item.key for item in items.values() if item.notebook == notebook and item.radiographs}
         written.append(folder/f'{notebook}.json')
         write_text(written[-1], json.dumps(numbers_of(run, withheld)) + '\n')
-    tables = {name: (page.folder/f'{name}.csv').read_text(encoding='utf-8') for name in ('claims', 'training')
+    tables = {name: file_text(page.folder/f'{name}.csv') for name in ('claims', 'training')
               if (page.folder/f'{name}.csv').exists()}
     facts = dict(profile=page.params['profile'], what=page.params['what'], versions=page.record['versions'])
     write_json(folder/'page.json', facts | tables | dict(runs=[path.stem for path in written]))
     return [*written, folder/'page.json']
+
+# %% ../../nbs/results/numbers.ipynb #5e25c002
+def _told(kept, *names)->bool:
+    "Whether what is kept of a table or figure is there, in texts and lists, or else why it is not"
+    if not isinstance(kept, dict): return False
+    return isinstance(kept.get('why_not'), str) or all(isinstance(kept.get(o), kind) for o, kind in names)
+
+def _whole_numbers(path)->dict:
+    "The numbers of a notebook as `numbers_of` gives them; `InputError` where a part is missing or of another kind"
+    kept, damaged = read_json(path, dict), InputError('holds no kept numbers', path, 'keep them again')
+    if not all(isinstance(kept.get(o), dict) for o in ('record', 'results', 'tables', 'drawings')): raise damaged
+    drawing = ('function', str), ('args', list), ('named', dict)
+    parts = {'table': ('tables', ('csv', str)), 'figure': ('drawings', *drawing)}
+    for about in check_contents(kept.get('contents'), path):
+        place, *names = parts[about['kind']]
+        if not _told(kept[place].get(about['key']), *names): raise damaged
+    check_results(kept['results'], path)
+    return kept | dict(record=as_record(kept['record'], path))
+
+def _page_facts(path)->dict:
+    "What `keep_numbers` wrote of a page; `InputError` where a part is missing or of another kind"
+    about = Facts(read_json(path, dict), path)
+    texts = [about['profile'], about['what'], about.get('claims', ''), about.get('training', '')]
+    runs = about['runs'] if isinstance(about['runs'], list) else ['']
+    plain = all(isinstance(o, str) and re.fullmatch(r'\w[\w.-]*', o) for o in runs)
+    if plain and isinstance(about['versions'], dict) and all(isinstance(o, str) for o in texts): return about
+    raise InputError('holds no facts of a page', path, 'keep them again')
 
 # %% ../../nbs/results/numbers.ipynb #9ee27eb9
 def _numbers_from_items(folder, records, items)->dict:
@@ -124,7 +159,8 @@ def _numbers_from_items(folder, records, items)->dict:
     for name, item in items.items():
         for kind, end in (('table', 'csv'), ('figure', 'png')):
             if not (folder/f'{name}.{end}').exists() or (end == 'png' and item.kind == 'table'): continue
-            record = records['runs'].get(f'{folder.name}/{item.notebook}/main', {})
+            runs = records['runs'] if isinstance(records['runs'], dict) else {}
+            record = as_record(runs.get(f'{folder.name}/{item.notebook}/main', {}), folder/'records.json')
             o = res.setdefault(item.notebook, dict(record=dict(notebook=f'{folder.name}/{item.notebook}') | record,
                                                    contents=[], results={}, tables={}, drawings={}))
             if any((about['kind'], about['key']) == (kind, item.key) for about in o['contents']): continue
@@ -139,18 +175,19 @@ def kept_numbers(
 )->tuple: # notebook to its numbers; profile, what, versions, and where they were kept claims and training
     "What was kept of a paper; of a folder without numbers, its tables and pictures"
     if not (folder/'numbers'/'page.json').exists():
-        records = read_json(folder/'records.json')
+        path = folder/'records.json'
+        records = as_record(read_json(path, dict), path)
         about = dict(profile=folder.parent.name, what='', versions=records['versions'])
         return _numbers_from_items(folder, records, items), about
-    about = read_json(folder/'numbers'/'page.json')
-    return {name: read_json(folder/'numbers'/f'{name}.json') for name in about['runs']}, about
+    about = _page_facts(folder/'numbers'/'page.json')
+    return {name: _whole_numbers(folder/'numbers'/f'{name}.json') for name in about['runs']}, about
 
 # %% ../../nbs/results/numbers.ipynb #ed39b2be
 def kept_verdicts(
     text:str, # CSV, as `judge_claims` gave it
 )->pd.DataFrame: # the same frame; missing texts are empty texts
     "The verdicts that were kept of a page"
-    frame = pd.read_csv(io.StringIO(text))
+    frame = parse_run_table(text, 'claims of page.json')
     texts = frame.columns.difference(['effect', 'low', 'high', 'p'])
     return frame.astype({name: object for name in texts}).fillna({name: '' for name in texts})
 
@@ -159,7 +196,7 @@ def trainings_kept(
     facts:dict, # of `page.json`
 )->pd.DataFrame: # no rows where none was kept
     "The trainings behind a page as they were kept"
-    return pd.read_csv(io.StringIO(facts['training'])) if facts.get('training') else pd.DataFrame()
+    return _frame(facts.get('training') or '', 'training of page.json')
 
 def redrawn_words(
     facts:dict, # of `page.json`, and `left`: what is not redrawn, with its reason

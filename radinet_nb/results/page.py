@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..data.notebooks import executed_notebook
 from ..data.runs import write_text
 
 # %% ../../nbs/results/page.ipynb #03dbe191
@@ -73,11 +74,10 @@ def render_page(
     code:bool=False, # show it: for the notebooks that stand next to the page
 )->Path: # `path`
     "Write an executed notebook as one self-contained HTML page"
-    import nbformat
     from nbconvert import HTMLExporter
     exporter = HTMLExporter(template_name='basic', exclude_input=not code, exclude_input_prompt=True,
                             exclude_output_prompt=True, embed_images=True)
-    nb = nbformat.read(notebook, as_version=4)
+    nb = executed_notebook(notebook)
     # what a reader of the notebook needs and a reader of the page does not is tagged so
     if not code: nb.cells = [cell for cell in nb.cells if 'hidden' not in cell.metadata.get('tags', [])]
     body, _ = exporter.from_notebook_node(nb)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTENTS', 'RESULTS', 'plain_name', 'data_mark', 'ResultRun', 'list_content', 'with_seeds', 'show_picture',
-           'contents_of', 'results_of']
+           'check_contents', 'check_results', 'contents_of', 'results_of']
 
 # %% ../../nbs/results/result_run.ipynb #9636663e
 import re, sys
@@ -206,13 +206,50 @@ def figure(self:ResultRun,
     plt.close(fig) # a notebook would show an open figure once more
     show_picture(drawn['png'], alt)
 
+# %% ../../nbs/results/result_run.ipynb #5e25a002
+def _is_content(about)->bool:
+    "Whether an entry names a table or figure, and says how to show it"
+    if not isinstance(about, dict) or about.get('kind') not in ('table', 'figure'): return False
+    texts = [about.get(o) for o in ('key', 'caption', *(['alt'] if about['kind'] == 'figure' else []))]
+    if not all(isinstance(o, str) for o in [*texts, about.get('source') or '']): return False
+    whole = about['kind'] == 'figure' or type(about.get('digits')) is int and 0 <= about['digits'] <= 20
+    return whole and bool(re.fullmatch(r'\w[\w.-]*', about['key']))
+
+def check_contents(
+    contents, # of JSON
+    where, # the file, named in an error
+)->list[dict]: # the same
+    "`InputError` where an entry is no table or figure, or its key no plain file name"
+    odd = not isinstance(contents, list) or next((i + 1 for i, o in enumerate(contents) if not _is_content(o)), 0)
+    if not odd: return contents
+    what = 'is no list of tables and figures' if odd is True else f'entry {odd} is no table or figure'
+    raise InputError(what, where, 'make the run again')
+
+def _is_result(entry)->bool:
+    "Whether an entry says which files inside the run a result is"
+    if not isinstance(entry, dict) or entry.get('kind') not in ('table', 'predictions'): return False
+    files = [entry.get('file'), entry.get('history', 'x')]
+    inside = all(isinstance(o, str) and re.fullmatch(r'(results/)?\w[\w.-]*', o) for o in files)
+    runs = entry.get('runs', {} if entry['kind'] == 'table' else None)
+    return inside and isinstance(runs, dict) and isinstance(entry.get('untrained', ''), str)
+
+def check_results(
+    results, # of JSON
+    where, # the file, named in an error
+)->dict[str,dict]: # the same
+    "`InputError` where a result is none, or its files do not lie in the run"
+    odd = not isinstance(results, dict) or next((o for o, entry in results.items() if not _is_result(entry)), None)
+    if odd is None: return results
+    what = 'is no mapping of results' if odd is True else f'{odd[:60]!r} is no result'
+    raise InputError(what, where, 'make the run again')
+
 # %% ../../nbs/results/result_run.ipynb #a468de83
 def contents_of(
     run:Run, # any finished run
 )->list[dict]: # key, kind, caption and how to show it, in the order in which they were saved
     "The tables and figures of a run"
     path = run.folder/CONTENTS
-    return read_json(path) if path.exists() else []
+    return check_contents(read_json(path), path) if path.exists() else []
 
 # %% ../../nbs/results/result_run.ipynb #32b2c6de
 def results_of(
@@ -220,4 +257,4 @@ def results_of(
 )->dict[str,dict]: # key to kind and files
     "What a run offers to claims and page"
     path = run.folder/RESULTS
-    return read_json(path) if path.exists() else {}
+    return check_results(read_json(path), path) if path.exists() else {}

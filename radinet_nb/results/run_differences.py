@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.hashes import file_hash
-from ..data.runs import read_json, run_key
+from ..data.runs import as_record, read_json, read_record, run_key
 from ..data.table_files import read_run_table
 from ..errors import InputError
 
@@ -34,17 +34,11 @@ def _files_in(folder)->dict:
 
 def _kept_runs(folder)->dict:
     "The runs of a folder of kept records"
-    kept = read_json(folder/'records.json', dict)
-    try: return {key: RunFacts(record | {'versions': kept['versions']}) for key, record in kept['runs'].items()}
-    except (KeyError, TypeError, AttributeError):
-        raise InputError('holds no kept records', folder/'records.json', 'keep them again') from None
-
-def _whole_record(path)->dict:
-    "The record of a run; `InputError` where a part of it is of another kind"
-    record = read_json(path, dict)
-    strange = [o for o in ('parents', 'versions') if not isinstance(record.get(o, {}), dict)]
-    if strange: raise InputError(f'{strange[0]} is no mapping', path, 'make the run again')
-    return record
+    path = folder/'records.json'
+    kept = as_record(read_json(path, dict), path)
+    runs = kept.get('runs')
+    if not isinstance(runs, dict): raise InputError('holds no kept records', path, 'keep them again')
+    return {key: RunFacts(as_record(o, path) | {'versions': kept['versions']}) for key, o in runs.items()}
 
 def runs_below(
     folder:str|Path, # of a run, of a profile's runs, or of kept records (records.json)
@@ -53,7 +47,7 @@ def runs_below(
     folder = Path(folder)
     if (folder/'record.json').is_file(): paths = [folder/'record.json']
     else: paths = [o for o in sorted(folder.glob('**/record.json')) if not any(p.startswith('.') for p in o.parts)]
-    runs = {run_key(o.parent): RunFacts(_whole_record(o), read_json(o.parent/'params.json', dict), _files_in(o.parent))
+    runs = {run_key(o.parent): RunFacts(read_record(o), read_json(o.parent/'params.json', dict), _files_in(o.parent))
             for o in paths}
     if runs: return runs, {}
     kept = sorted(folder.glob('*/records.json')) or [o for o in [folder/'records.json'] if o.is_file()]

@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['OF_PATIENTS', 'FORMATS', 'PROFILES', 'without_paths', 'has_patient_rows', 'shared_files', 'copy_run', 'copy_notebook',
-           'when', 'entity', 'add_step', 'add_collections', 'add_workflow', 'check_no_path', 'write_crate']
+           'when', 'entity', 'add_step', 'add_collections', 'add_workflow', 'check_no_path', 'planned_nodes',
+           'write_crate']
 
 # %% ../../nbs/workflow/crate.ipynb #5c0d0004
-import csv, json, re, shutil
+import json, re, shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from ..data.collections import sources
 from ..data.disk import whole_folder
-from ..data.notebooks import checkout
-from ..data.runs import load_run, read_json, require_new_folder, write_json
+from ..data.notebooks import checkout, notebook_cells
+from ..data.runs import load_run, read_json, read_record, require_new_folder, write_json
+from ..data.table_files import csv_records
+from ..data.text_files import file_text
 from ..errors import InputError
 from ..results.kept import KEPT
 from .papers import load_paper
@@ -38,7 +41,8 @@ def has_patient_rows(
     path:Path, # of a CSV file
 )->bool:
     "Whether a table has a column that names patients, studies or files"
-    with path.open(encoding='utf-8', newline='') as f: header = next(csv.reader(f), [])
+    text = file_text(path)
+    header = csv_records(text, path)[0][1] if text.strip() else []
     return bool(OF_PATIENTS & {name.strip().lower() for name in header})
 
 # %% ../../nbs/workflow/crate.ipynb #5c0d0011
@@ -79,8 +83,9 @@ def copy_notebook(
     to:Path, # the crate
 )->str: # where it stands below the crate
     "Copy a notebook without its outputs; those of a paper are named after it"
-    path, nb = Path(path), read_json(path)
-    for cell in nb['cells']: cell.update(dict(outputs=[], execution_count=None) if cell['cell_type'] == 'code' else {})
+    path = Path(path)
+    empty = lambda o: dict(outputs=[], execution_count=None) if o['cell_type'] == 'code' else {}
+    nb = read_json(path) | dict(cells=[o | empty(o) for o in notebook_cells(path)])
     name = f'notebooks/{path.parent.name}_{path.name}'
     if not (to/name).exists(): write_json(to/name, nb)
     return name
@@ -90,8 +95,11 @@ def when(
     record:dict, # of a run
 )->tuple[str,str]: # ISO 8601
     "When a run began and ended"
-    began = datetime.fromisoformat(record['started'])
-    ended = began + timedelta(seconds=record['seconds'])
+    try:
+        began = datetime.fromisoformat(record['started'])
+        ended = began + timedelta(seconds=record['seconds'])
+    except (ValueError, TypeError, OverflowError):
+        raise InputError('does not say when it ran', getattr(record, 'where', 'record.json'), 'make it again') from None
     return began.isoformat(timespec='milliseconds'), ended.isoformat(timespec='milliseconds')
 
 def entity(
@@ -121,7 +129,7 @@ def add_step(
     top = Path(crate.source_folder)
     files = [crate.add_file(top/path, path, properties=dict(name=what, encodingFormat=FORMATS[Path(path).suffix]))
              for path, what in words.items()]
-    name, record = id.rpartition('/')[2], read_json(top/'runs'/id/'record.json')
+    name, record = id.rpartition('/')[2], read_record(top/'runs'/id/'record.json')
     folders[id] = crate.add_dataset(top/'runs'/id, f'runs/{id}/', properties=dict(name=f'run {id}'))
     folders[id]['hasPart'] = files
     tool_file = copy_notebook(node['notebook'], top)
@@ -198,11 +206,27 @@ def check_no_path(
     words = sorted({str(path) for path in forbidden if Path(path).is_absolute() and len(str(path)) > 3})
     for path in sorted(folder.rglob('*')):
         if path.suffix not in ('.json', '.csv', '.ipynb') and path.name != 'Snakefile': continue
-        text = path.read_text(encoding='utf-8')
+        text = file_text(path)
         found = [word for word in words if word in text]
         if found:
             raise InputError('it names a path of this machine', where=path.relative_to(folder).as_posix(),
                              mend=f'take {found[0]} out of the notebook or table that says it')
+
+# %% ../../nbs/workflow/crate.ipynb #5e25d001
+def _is_planned(id, node)->bool:
+    "Whether a plan's entry is a node whose folder lies below the runs"
+    if not re.fullmatch(r'\w[^/\\]*/\w[^/\\]*/\w[^/\\]*', id) or not isinstance(node, dict): return False
+    kinds = dict(notebook=str, params=dict, before=list)
+    if not all(isinstance(node.get(k), kind) for k, kind in kinds.items()): return False
+    return all(isinstance(o, str) for o in node['before'])
+
+def planned_nodes(
+    runs:Path, # folder of a profile's runs
+)->dict: # id to node, as plan.json has it
+    "The plan of a profile's runs; `InputError` where it is damaged"
+    nodes = read_json(runs/'plan.json', dict).get('nodes')
+    if isinstance(nodes, dict) and all(_is_planned(*o) for o in nodes.items()): return nodes
+    raise InputError('holds no plan', runs/'plan.json', 'radinet reproduce writes it again')
 
 # %% ../../nbs/workflow/crate.ipynb #5c0d0025
 def write_crate(
@@ -214,7 +238,7 @@ def write_crate(
     runs, out = Path(runs).resolve(), Path(out).resolve()
     if not (runs/'plan.json').is_file():
         raise InputError('there is no plan.json', where=runs, mend='name the folder of a profile, such as runs/demo')
-    plan = read_json(runs/'plan.json')['nodes']
+    plan = planned_nodes(runs)
     finished = {id: node for id, node in plan.items() if (runs/id/'record.json').is_file()}
     if not finished: raise InputError('no run of the plan has finished', where=runs, mend='radinet reproduce')
     require_new_folder(out)

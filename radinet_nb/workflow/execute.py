@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..data.notebooks import checkout, run_papermill
 from ..data.disk import sync_folder
-from ..data.runs import cpu_seconds, progress_into, read_json, write_json, write_text
+from ..data.runs import cpu_seconds, progress_into, read_json, read_record, write_json, write_text
 from ..errors import InputError
 from .graph import Node
 from .made_from import keep_made_from, made_from
@@ -130,7 +130,7 @@ def execute_planned(
         write_json(runs/'.failed'/f'{id.replace("/", ".")}.json', failed)
         return 2 if failed['input'] else 1
     forked = os.environ.get('JUPYTER_DEFAULT_PROVISIONER_NAME') == 'radinet-warm' # else the kernel is a child of ours
-    cpu = cpu_seconds() + (read_json(runs/id/'record.json').get('cpu_seconds', 0) if forked else 0)
+    cpu = cpu_seconds() + (read_record(runs/id/'record.json').get('cpu_seconds', 0) if forked else 0)
     write_text(runs/f'{id}.done', f'{time.time() - began:.1f} {cpu:.1f}\n')
     return 0
 

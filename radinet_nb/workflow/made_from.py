@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..data.disk import files_below
 from ..data.hashes import content_hash, file_hash
-from ..data.runs import read_json, write_json
+from ..data.notebooks import notebook_cells
+from ..data.runs import read_json, read_record, write_json
 from ..errors import InputError
 from .graph import Node
 from .private_folders import coded_folders
@@ -23,8 +24,7 @@ def notebook_hash(
     notebook:str|Path, # path of an .ipynb
 )->str: # 16 hexadecimal digits
     "One hash over the cells of a notebook: their kind, their text and their tags"
-    cells = [(cell['cell_type'], ''.join(cell['source']), cell['metadata'].get('tags', []))
-             for cell in read_json(notebook)['cells']]
+    cells = [(o['cell_type'], o['source'], o['metadata'].get('tags', [])) for o in notebook_cells(notebook)]
     return content_hash(json.dumps(cells))[:16]
 
 # %% ../../nbs/workflow/made_from.ipynb #6ade000a
@@ -108,7 +108,7 @@ def keep_made_from(
     runs:Path, # folder of this profile's runs
 ):
     "Write `made_from.json` into a run"
-    inputs = {id: read_json(runs/id/'record.json')['id'] for id in node.before()}
+    inputs = {id: read_record(runs/id/'record.json')['id'] for id in node.before()}
     write_json(run/'made_from.json', made | dict(inputs=inputs, files=run_files(run)))
 
 # %% ../../nbs/workflow/made_from.ipynb #6ade0016
@@ -162,8 +162,8 @@ def own_reason(
 # %% ../../nbs/workflow/made_from.ipynb #6ade0019
 def _made_again(id, node, runs)->list[str]:
     "Parents of a run that are not the runs that it read"
-    read = read_json(runs/id/'made_from.json')['inputs']
-    return [parent for parent in node.before() if read.get(parent) != read_json(runs/parent/'record.json')['id']]
+    read = read_json(runs/id/'made_from.json', dict)['inputs']
+    return [parent for parent in node.before() if read.get(parent) != read_record(runs/parent/'record.json')['id']]
 
 def waits_for(
     parents:list, # ids of runs

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from ..data.notebooks import find_notebook, nearest, paper_folder, paper_folders
-from ..data.runs import read_json
+from ..data.notebooks import code_of_cells, find_notebook, nearest, paper_folder, paper_folders
 from ..data.text_files import file_text, parse_yaml
 from ..errors import InputError
 
@@ -102,9 +101,8 @@ def paper_module(
     "The exported code of one of a paper's notebooks"
     path = paper_folder(paper)/f'{name}.ipynb'
     if not path.is_file(): return SimpleNamespace()
-    cells = [''.join(cell['source']) for cell in read_json(path)['cells'] if cell['cell_type'] == 'code']
     space = {'__name__': f'radinet_nb.papers.{paper}.{name}'}
-    for source in cells:
+    for source in code_of_cells(path):
         if not source.lstrip().startswith('#| export'): continue
         exec(compile(source, str(path), 'exec'), space) # noqa: S102 - the user's own notebook
     return SimpleNamespace(**{word: value for word, value in space.items() if not word.startswith('__')})
@@ -177,8 +175,7 @@ def item_source(
 )->tuple[Path,list[str]]: # the notebook, and the library functions as `module.function`, those that compute first
     "The notebook that leaves an item, and the functions behind what it saves under the item's key"
     path = find_notebook(f'{item.paper}/{item.notebook}')
-    cells = [''.join(cell['source']) for cell in read_json(path)['cells'] if cell['cell_type'] == 'code']
-    lines = [line for line in '\n'.join(cells).splitlines() if not line.startswith(('%', '!'))]
+    lines = [line for line in '\n'.join(code_of_cells(path)).splitlines() if not line.startswith(('%', '!'))]
     tree = ast.parse('\n'.join(lines))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) > 1]
     imported, made = _imports_and_values(tree)

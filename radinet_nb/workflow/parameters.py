@@ -14,8 +14,7 @@ from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
-from ..data.notebooks import nearest
-from ..data.runs import read_json
+from ..data.notebooks import nearest, notebook_cells
 from ..errors import InputError
 from ..learning.backbones import check_backbone
 
@@ -40,10 +39,10 @@ def notebook_parameters(
 @lru_cache(maxsize=256)
 def _declared(notebook, *stamp)->dict:
     "What `notebook_parameters` returns, read once for each state of the file"
-    cells = [cell for cell in read_json(notebook)['cells'] if 'parameters' in cell['metadata'].get('tags', [])]
+    cells = [cell for cell in notebook_cells(notebook) if 'parameters' in cell['metadata'].get('tags', [])]
     if not cells:
         raise InputError('no cell is tagged parameters', where=notebook, mend='tag the cell that declares them')
-    source = ''.join(cells[0]['source'])
+    source = cells[0]['source']
     lines, res = source.splitlines(), {}
     for node in ast.parse(source).body:
         if not isinstance(node, ast.AnnAssign): continue

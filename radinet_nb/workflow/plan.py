@@ -6,6 +6,8 @@
 __all__ = ['papers_of', 'paper_graph', 'selected', 'needed_by', 'check_collections', 'make_plan']
 
 # %% ../../nbs/workflow/plan.ipynb #3bcbdef4
+import re
+
 from ..data.notebooks import nearest, paper_folders
 from ..errors import InputError
 from .graph import Graph, Node, check_asked
@@ -31,7 +33,12 @@ def paper_graph(
     if not hasattr(module, 'graph'):
         raise InputError('graph.ipynb exports no function graph', where=f'paper {paper}',
                          mend='write def graph(g): ...')
-    module.graph(g)
+    try: module.graph(g)
+    except TypeError as e: # a section gives what the graph gives itself
+        twice = re.search(r"multiple values for (?:keyword )?argument '(\w+)'", str(e))
+        if not twice: raise
+        raise InputError(f'a section of it states {twice[1]}, which the graph gives itself', f'profile, {paper}',
+                         f'leave {twice[1]} out') from None
     check_asked(g)
     return g
 

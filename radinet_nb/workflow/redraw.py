@@ -70,9 +70,17 @@ def redraw(
 )->list[Path]: # page.html of each paper
     "Make tables, figures and pages of kept numbers; what cannot be redrawn is said in a line each"
     folders = kept_papers(kept)
+    for o in folders: kept_numbers(o, load_paper(o.name).items) # what is damaged is said before anything is written
     out = Path(out).absolute() if out else checkout()/'runs'/'redrawn'/Path(kept).resolve().name
     new_folder(out)
     write_json(out/MARK, dict(papers=[folder.name for folder in folders]))
+    try: return _drawn_pages(folders, out, say)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True) # half a page is none
+        raise
+
+def _drawn_pages(folders, out, say)->list[Path]:
+    "The page of each paper, in a folder that was made for them"
     pages = []
     with WarmProcess(modules_behind([find_notebook('steps/page')])):
         for node in [restore_paper(folder, out) for folder in folders]:

@@ -12,7 +12,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ..data.notebooks import checkout
-from ..data.runs import cpu_seconds, read_json, write_json, write_text
+from ..data.runs import cpu_seconds, read_json, read_record, write_json, write_text
+from ..data.text_files import file_text
 from ..errors import InputError
 from .cluster import check_executor, end_jobs, executor_options, note_ended, rule_name
 from .cluster import step_environment, stop_steps
@@ -30,7 +31,7 @@ def _put_mark(runs, id, stale):
     mark = runs/f'{id}.done'
     if stale: mark.unlink(missing_ok=True)
     elif not mark.exists():
-        record = read_json(runs/id/'record.json')
+        record = read_record(runs/id/'record.json')
         write_text(mark, f'{record["seconds"]:.1f} {record.get("cpu_seconds", 0):.1f}\n')
 
 def write_plan(
@@ -101,9 +102,10 @@ def spent_on(
     id:str, # of a node that has finished
 )->dict: # wall and cpu: seconds of the node; inside and inside_cpu: those of its run, without what starts it
     "What a node took"
-    wall, cpu = (*map(float, (runs/f'{id}.done').read_text().split()), 0., 0.)[:2]
+    try: wall, cpu = (*map(float, file_text(runs/f'{id}.done').split()), 0., 0.)[:2]
+    except ValueError: wall, cpu = 0., 0. # what is damaged says nothing
     path = runs/id/'record.json'
-    record = read_json(path) if path.exists() else {}
+    record = read_record(path) if path.exists() else {}
     used = record.get('cpu_seconds', 0.) - record.get('cpu_seconds_before', 0.)
     return dict(wall=wall, cpu=cpu, inside=min(wall, record.get('seconds', 0.)), inside_cpu=min(cpu, used))
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import radinet_nb
 from ..data.hashes import file_hash
-from ..data.notebooks import paper_folder
-from ..data.runs import read_json
+from ..data.notebooks import code_of_cells, paper_folder
 from .graph import Node
 
 # %% ../../nbs/workflow/staleness.ipynb #489fe8f4
@@ -29,8 +28,7 @@ def code_of(
     notebook:str|Path, # path of an .ipynb
 )->list[Path]: # library modules, sorted
     "The modules of `radinet_nb` that a notebook imports, directly or through each other"
-    cells = [''.join(cell['source']) for cell in read_json(notebook)['cells'] if cell['cell_type'] == 'code']
-    seen, todo = set(), [(name, LIBRARY) for cell in cells for _, name in imports_of(cell)]
+    seen, todo = set(), [(name, LIBRARY) for cell in code_of_cells(notebook) for _, name in imports_of(cell)]
     while todo:
         name, at = todo.pop()
         path = at.joinpath(*name.split('.')).with_suffix('.py')
@@ -47,7 +45,7 @@ def modules_behind(
     "Everything that some notebooks and the library modules behind them import, for the warm process"
     code = sorted({o for notebook in notebooks for o in code_of(notebook)})
     texts = [o.read_text(encoding='utf-8') for o in code]
-    texts += [''.join(c['source']) for o in notebooks for c in read_json(o)['cells'] if c['cell_type'] == 'code']
+    texts += [text for o in notebooks for text in code_of_cells(o)]
     found = [o for text in texts for o in imports_of(text)]
     outside = {name for dots, name in found if not dots and not name.startswith('radinet_nb')}
     ours = ['.'.join(o.relative_to(LIBRARY).with_suffix('').parts) for o in code]

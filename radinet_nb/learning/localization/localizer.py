@@ -140,15 +140,16 @@ def pyramid_from_weights(
     header = weights_header(path)
     if kind not in header:
         raise InputError(f'these weights are not those of a {kind}', path, f'name a run that trained a {kind}')
-    check_trusted(header[kind].get('backbone', ''), path)
+    told = header[kind] if isinstance(header[kind], dict) else {}
+    check_trusted(str(told.get('backbone', '')), path)
     state = load_weights(path)
     try:
-        spec = spec_of(**header[kind])
+        spec = spec_of(**told)
         # before it is built: a wrong number of channels may need more memory than there is
         if state['head.logit.weight'].shape != (1, spec.channels, 1, 1): raise KeyError('head.logit.weight')
         network = network_of(spec)
         network.load_state_dict(state)
-    except (TypeError, ValueError, KeyError, RuntimeError):
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError):
         raise InputError(f'the weights are not those of the {kind} that they describe', path,
                          'fetch or train them again') from None
     return network.eval()

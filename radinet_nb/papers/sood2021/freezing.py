@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...data.runs import read_json
+from ...data.runs import as_record, read_json
+from ...data.table_files import read_run_table
 from ...data.tables import markdown_table
 from ...errors import InputError
 from .configurations import CONFIGURATIONS, HE, PROBE
@@ -25,7 +26,8 @@ def kept_tables(
     if not (kept/'fig4.csv').exists():
         raise InputError('no results of sood2021 are kept here', kept, 'radinet reproduce, then make figures')
     names = [o for o in ('fig4', 'differences', 'baselines', 'changes') if (kept/f'{o}.csv').exists()]
-    return {o: pd.read_csv(kept/f'{o}.csv') for o in names} | dict(records=read_json(kept/'records.json'))
+    records = as_record(read_json(kept/'records.json', dict), kept/'records.json')
+    return {o: read_run_table(kept/f'{o}.csv') for o in names} | dict(records=records)
 
 # %% ../../../nbs/papers/sood2021/freezing.ipynb #f2ee0008
 def sample_answer(
