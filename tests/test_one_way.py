@@ -48,7 +48,7 @@ ALLOWED = {o: why for why, places in {
         'learning/packaged.py:packaged_file:.read_bytes', 'learning/packaged.py:packaged_weights:torch.load'],
     'bytes for a hash, or a picture passed on as it is': [
         'data/hashes.py:file_hash:open', 'models/folder.py:sha256:open',
-        'results/page_items.py:embedded_picture:.read_bytes'],
+        'results/page_items.py:embedded_picture:.read_bytes', 'results/page_items.py:picture_inches:open'],
     'a download: damage becomes `InputError`': [
         'data/fetch.py:fetch:load_file', 'data/fetch.py:unpack_archive:.open',
         'data/fetch.py:unpack_archive:zipfile.ZipFile'],
