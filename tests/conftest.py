@@ -65,10 +65,9 @@ def warm():
         yield process
 
 
-@pytest.fixture
-def warm_steps(warm, monkeypatch):
-    "A call of `radinet reproduce` that makes one run forks it from the warm process, and imports little itself"
-    monkeypatch.setenv('RADINET_WARM', warm.path)
+def warm_steps():
+    "The environment of a call of `radinet reproduce` whose one run is forked from the warm process of all tests"
+    return os.environ | dict(RADINET_WARM=os.environ.get(SHARED, ''))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import warm_steps
 from PIL import Image
 
 from radinet_nb.data.cache import build_cache
@@ -19,7 +20,6 @@ from radinet_nb.learning.transfer import train_stage
 from radinet_nb.synthetic.hospital import write_hospital
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.usefixtures('warm_steps')
 
 
 def one_line(error): return '\n' not in str(error) and len(str(error)) < 500
@@ -35,7 +35,7 @@ def hospital(tmp_path_factory):
 def radinet(tmp_path, only, *more):
     command = [sys.executable, '-m', 'radinet_nb.cli', 'reproduce', '--profile', 'smoke', '--only', only, '--runs',
                str(tmp_path/'runs')]
-    return subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, env=warm_steps())
 
 
 def reproduce_paper(tmp_path, data, *more):

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import warm_steps
 
 from radinet_nb.data.code_lists import read_codes
 from radinet_nb.synthetic.dicom_files import write_dicom
 
 ROOT = Path(__file__).resolve().parents[1]
 ID = 'karam2021/ingest/main'
-pytestmark = pytest.mark.usefixtures('warm_steps')
 
 
 def write_export(export):
@@ -37,7 +37,8 @@ def command(top, export, *more, key=True):
 
 
 def reproduce(top, export, *more, key=True):
-    res = subprocess.run(command(top, export, *more, key=key), cwd=ROOT, capture_output=True, text=True)
+    res = subprocess.run(command(top, export, *more, key=key), cwd=ROOT, capture_output=True, text=True,
+                         env=warm_steps())
     return res.returncode, res.stdout, res.stderr.strip()
 
 

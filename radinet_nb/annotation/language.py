@@ -38,7 +38,9 @@ _spelt = (r'\w*frakt[ui]r\w*|\w*frat?tur[aoi]\w*|\w*fratture|\w*fractuur(?!e)\w*
           r'|zlaman\w*|zlomenin\w*|pri?jelom\w*|prelom\w*|(?:csont)?tores(?:t|e|ek|vonal)?|kiri[kg]\w*|murtum\w*'
           r'|luumur[dr]\w*|(?:bein)?brot')
 _beside = (r'(?:de|une|la|les|des|ni|cette) fractures?|fractures? (?:du|des|et|ou|de(?! novo| quervain))'
-           r'|fractures? (?:non |peu |tres )?(?!(?:knee|three|free|tree|see|fee|agree|degree)s?\b)[a-z]+[b-df-z]ees?'
+           # a participle; English goes on with 'of'
+           r'|fractures? (?:non |peu |tres )?(?!(?:knee|three|free|tree|see|fee|agree|degree)s?\b)'
+           r'[a-z]+[b-df-z]ees?(?! of\b)'
            r'|no (?:hay|se|hi)|non fxs?')
 _elided = r"(?:d|l|qu|dell|sull)'(?=[aeiouh])"
 _sign = re.compile(rf'\b(?:(?:{_spelt}|{_beside})(?!\w)|{_elided})')

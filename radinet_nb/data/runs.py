@@ -112,8 +112,9 @@ class Facts(dict):
         self.where = where
     def __missing__(self, name): raise InputError(f'does not say its {name}', self.where, 'make the run again')
 
-_kinds = dict(parents=dict, versions=dict, training=dict, rows=dict, collections=list, seconds=(int, float),
-              cpu_seconds=(int, float), cpu_seconds_before=(int, float), device=str, notebook=str)
+_kinds:dict[str,type|tuple[type,...]] = dict(
+    parents=dict, versions=dict, training=dict, rows=dict, collections=list, seconds=(int, float),
+    cpu_seconds=(int, float), cpu_seconds_before=(int, float), device=str, notebook=str)
 
 def as_record(
     facts:dict, # of JSON

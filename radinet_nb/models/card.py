@@ -335,7 +335,7 @@ def export_run(
     "Turn a run into a model folder; an interrupted export leaves nothing under its name"
     run, out = load_run(folder), Path(out).absolute()
     makers = dict(map='export_localizer', detection='export_detectors')
-    if maker := makers.get(run.record.get('task')):
+    if maker := makers.get(run.record.get('task', '')):
         raise InputError('this run draws boxes', folder, f'{maker} makes a model folder of it')
     trained = run.weights.is_file() and (run.folder/'predictions.parquet').is_file()
     if not trained or 'classes' not in run.record:
