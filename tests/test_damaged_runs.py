@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_damaged_tables import damaged, many, picture, seed, tried
+from test_damaged_tables import damaged, lines_of, many, picture, seed, tried
 from test_model_folder import FACTS
 
 from radinet_nb.data.cache import ImageCache
@@ -140,19 +140,7 @@ def harmed(name, data, rng):
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', readers)
 def test_a_damaged_file_is_a_value_or_one_line(name, tmp_path):
-    write, read, files = readers[name]
-    write(tmp_path)
-    whole = {f: (tmp_path/f).read_bytes() for f in files}
-    assert tried(read, tmp_path) == ''
-    rng, lines = random.Random(f'{name} {seed}'), []
-    for i in range(many):
-        f = files[i % len(files)]
-        bad = harmed(f, whole[f], rng)
-        (tmp_path/f).write_bytes(bad)
-        try: lines.append(tried(read, tmp_path))
-        except BaseException: print(name, f, i, bad[:2000]); raise
-        (tmp_path/f).write_bytes(whole[f])
-    assert any(lines)
+    assert any(lines_of(name, readers[name], tmp_path, harmed))
 
 
 @pytest.mark.parametrize('name', readers)

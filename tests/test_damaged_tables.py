@@ -366,24 +366,30 @@ def tried(read, root, public=False):
     return line
 
 
-@pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('name', readers)
-def test_a_damaged_file_is_a_value_or_one_line(name, tmp_path, capfd):
-    write, read, files = readers[name]
-    write(tmp_path)
-    whole = {f: (tmp_path/f).read_bytes() for f in files}
-    assert tried(read, tmp_path) == ''
+def lines_of(name, reader, folder, harm=damaged, public=False):
+    "What a reader says of a folder, each time one of its files is damaged; a file that it fails on is kept beside"
+    write, read, files = reader
+    write(folder)
+    whole = {f: (folder/f).read_bytes() for f in files}
+    assert tried(read, folder) == ''
     rng, lines = random.Random(f'{name} {seed}'), []
     for i in range(many):
         f = files[i % len(files)]
-        bad = damaged(f, whole[f], rng)
-        (tmp_path/f).write_bytes(bad)
-        try: lines.append(tried(read, tmp_path, public=name in ('papers', 'profile')))
+        bad = harm(f, whole[f], rng)
+        (folder/f).write_bytes(bad)
+        try: lines.append(tried(read, folder, public))
         except BaseException:
-            with contextlib.suppress(OSError): (tmp_path.parent/f'{name}.{i}').write_bytes(bad)
+            with contextlib.suppress(OSError): (folder.parent/f'{name}.{i}').write_bytes(bad)
             print(name, f, i, bad[:2000])
             raise
-        (tmp_path/f).write_bytes(whole[f])
+        (folder/f).write_bytes(whole[f])
+    return lines
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', readers)
+def test_a_damaged_file_is_a_value_or_one_line(name, tmp_path, capfd):
+    lines = lines_of(name, readers[name], tmp_path, public=name in ('papers', 'profile'))
     assert any(lines) or name == 'record' and many < 50 # it holds any JSON
     out = capfd.readouterr()
     assert secret not in out.out+out.err
