@@ -41,6 +41,8 @@ report_words = frozenset('''
     i my me us our your you et al la le de du des der den dem die das el los las von van zu zur zum di da dos del
     della bin ibn abu mac mc st san ten ter te op und im am ein eine mit bei kein keine nicht ohne pas sans avec le
     '''.split())
+
+# %% ../../nbs/data/known_names.ipynb #4e0a00a8
 #: by these the rules of `annotation` read what a report says of a finding
 rule_words = frozenset("""
     able about absolutely actually acutely adequately afraid again against ago although anchor anchors anxious
@@ -77,6 +79,8 @@ rule_words = frozenset("""
     visit visualise visualised visualize visualized vs wasn't wasnt well weren't werent whereas whether while
     wife wires wk wks worried worrisome xrays yet yo yr yrs displace need progress require unite
     """.split())
+
+# %% ../../nbs/data/known_names.ipynb #4e0a00aa
 #: of these too, but written with a capital letter inside a sentence they are names
 common_words = rule_words | frozenset('''
     black white brown grey gray green red blue young younger long short little small large big great strong rich

@@ -132,6 +132,7 @@ def read_record(
     "The record of a run; `InputError` where it is damaged"
     return as_record(read_json(path, dict), path)
 
+# %% ../../nbs/data/runs.ipynb #70c6e1a9
 class Run:
     "A finished run: its folder and, read when asked for, what it left"
     def __init__(self,
